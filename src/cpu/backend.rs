@@ -1,0 +1,262 @@
+//! The solver's operations on one thread of the CPU.
+
+use super::activation::Order;
+use super::curve::{Curve, Need, Span, curve_size, tiles};
+use super::decode::DecodeScratch;
+use super::energy::{LineariseScratch, chord_sums, clear, evaluate, linearise};
+use super::network::Network;
+use super::step::Solver;
+use crate::error::Result;
+use crate::geodesic::Status;
+use crate::geodesic::backend::{Backend, Finished};
+use crate::geodesic::initial::resample;
+use crate::geodesic::policy::{CANDIDATES, LEVELS, Next, Policy, Progress};
+use crate::scalar::Scalar;
+
+/// Numbers that a tile's tangents may take: about half of a core's own cache.
+const TANGENT_BUDGET: usize = 96 * 1024;
+/// Points of a tile at most, and at least.
+const TILE_POINTS: (usize, usize) = (8, 256);
+/// Numbers that the curves in work may take together.
+const CURVE_BUDGET: usize = 512 * 1024;
+/// Curves in work at most, and at least.
+const CURVES: (usize, usize) = (4, 32);
+
+/// A batch of curves on one thread.
+pub(crate) struct CpuBackend<'a, T> {
+    network: &'a Network<T>,
+    policy: Policy,
+    /// Segments of every grid, coarse to fine; the last is N.
+    grids: Vec<usize>,
+    curves: Vec<Curve<T>>,
+    solver: Solver<T>,
+    decode: DecodeScratch<T>,
+    linearise: LineariseScratch<T>,
+    value_points: usize,
+    tangent_points: usize,
+}
+
+impl<'a, T: Scalar> CpuBackend<'a, T> {
+    pub fn new(network: &'a Network<T>, grids: &[usize], policy: Policy) -> Self {
+        let d = network.latent_dim;
+        let segments = grids.iter().copied().max().unwrap_or(2);
+        let clamp = |n: usize, (low, high): (usize, usize)| n.clamp(low, high);
+        let widths: usize = network.layers().map(|l| l.outputs).sum();
+        let tangent_points = clamp(TANGENT_BUDGET / ((widths + network.widest) * d), TILE_POINTS);
+        let value_points = clamp(TANGENT_BUDGET / (2 * network.widest), TILE_POINTS);
+        let count = clamp(CURVE_BUDGET / curve_size(network, segments), CURVES);
+        Self {
+            network,
+            policy,
+            grids: grids.to_vec(),
+            curves: (0..count).map(|_| Curve::new(network, segments)).collect(),
+            solver: Solver::new(segments - 1, d),
+            decode: DecodeScratch::new(network, value_points),
+            linearise: LineariseScratch::new(network, tangent_points),
+            value_points,
+            tangent_points,
+        }
+    }
+
+    /// Tiles over the interior points, or all points, of the curves that a condition picks.
+    fn tiles(&self, limit: usize, ends: bool, pick: impl Fn(&Curve<T>) -> bool) -> Vec<Vec<Span>> {
+        let picked = self.curves.iter().enumerate().filter(|(_, curve)| pick(curve));
+        let runs = picked.map(|(k, c)| if ends { (k, 0, c.segments + 1) } else { (k, 1, c.segments - 1) });
+        tiles(runs, limit)
+    }
+
+    /// Room between the last grid's energy scale and the one that results report.
+    fn finish(&self, curve: &Curve<T>, status: Status, finish: &mut dyn FnMut(Finished<'_, T>)) {
+        let d = self.network.latent_dim;
+        let n = curve.segments as f64;
+        let mut result = Finished {
+            job: curve.job,
+            points: &curve.points[..(curve.segments + 1) * d],
+            energy: f64::NAN,
+            length: f64::NAN,
+            gradient_norm: f64::NAN,
+            iterations: curve.progress.iterations,
+            status,
+        };
+        if status != Status::NonFinite {
+            let (energy, length) =
+                chord_sums(self.network.data_dim, &curve.values[..(curve.segments + 1) * self.network.data_dim]);
+            let gradient = &curve.gradient[..(curve.segments - 1) * d];
+            result.energy = n * energy;
+            result.length = length;
+            result.gradient_norm = n * gradient.iter().map(|g| g.to_f64().powi(2)).sum::<f64>().sqrt();
+        }
+        finish(result);
+    }
+}
+
+impl<T: Scalar> Backend for CpuBackend<'_, T> {
+    type Scalar = T;
+
+    fn free(&self) -> usize {
+        self.curves.iter().filter(|c| c.need == Need::Nothing).count()
+    }
+
+    fn active(&self) -> usize {
+        self.curves.len() - self.free()
+    }
+
+    fn admit(&mut self, job: usize, points: &[T]) -> Result<()> {
+        if let Some(curve) = self.curves.iter_mut().find(|c| c.need == Need::Nothing) {
+            let d = self.network.latent_dim;
+            curve.job = job;
+            curve.grid = 0;
+            curve.segments = self.grids[0];
+            curve.progress = Progress::new();
+            curve.need = Need::Search;
+            let length = (curve.segments + 1) * d;
+            resample(d, points, &mut curve.points[..length]);
+            curve.trial[..length].copy_from_slice(&curve.points[..length]);
+        }
+        Ok(())
+    }
+
+    fn linearise(&mut self) -> Result<()> {
+        for curve in self.curves.iter_mut().filter(|c| c.need == Need::Linearise) {
+            clear(curve);
+        }
+        for newton in [false, true] {
+            for tile in
+                self.tiles(self.tangent_points, false, |c| c.need == Need::Linearise && c.progress.newton == newton)
+            {
+                linearise(self.network, &tile, &mut self.curves, newton, &mut self.linearise);
+            }
+        }
+        for curve in self.curves.iter_mut().filter(|c| c.need == Need::Linearise) {
+            curve.progress.linearised();
+            curve.need = Need::Step;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let d = self.network.latent_dim;
+        for curve in &mut self.curves {
+            if curve.need != Need::Step {
+                continue;
+            }
+            let Some((level, length)) = curve.progress.candidate() else { continue };
+            let inner = curve.segments - 1;
+            if curve.progress.slopes[level].is_none() {
+                let trace: f64 = curve.gram[..inner * d * d]
+                    .chunks_exact(d * d)
+                    .flat_map(|g| g.iter().step_by(d + 1))
+                    .map(|g| g.to_f64())
+                    .sum();
+                let stiffness = 2.0 * trace / (inner * d) as f64;
+                let Curve { gram, off, curvature, gradient, steps, progress, .. } = curve;
+                let newton = progress.newton;
+                let two = T::from_f64(2.0);
+                let diagonal = |i: usize, out: &mut [T]| {
+                    let block = i * d * d..(i + 1) * d * d;
+                    for ((o, &g), &s) in out.iter_mut().zip(&gram[block.clone()]).zip(&curvature[block.clone()]) {
+                        *o = if newton { two * g + s } else { two * g };
+                    }
+                };
+                let damping = T::from_f64(progress.damping * LEVELS[level] * stiffness);
+                let slope = self.solver.solve(
+                    d,
+                    damping,
+                    diagonal,
+                    &off[..inner * d * d],
+                    &gradient[..inner * d],
+                    &mut steps[level][..inner * d],
+                );
+                progress.solved(&self.policy, level, slope);
+                if progress.is_over().is_some() {
+                    continue;
+                }
+            }
+            walk(curve, d, level, length);
+            curve.need = Need::Search;
+        }
+        Ok(())
+    }
+
+    fn search(&mut self) -> Result<()> {
+        for order in [Order::Value, Order::First, Order::Second] {
+            let wanted = |c: &Curve<T>| match (c.progress.keeps_derivatives(), c.progress.newton) {
+                (false, _) => Order::Value,
+                (true, false) => Order::Second,
+                (true, true) => Order::Second,
+            };
+            // The first time, and on a new grid, the ends are decoded too; they never move.
+            for ends in [true, false] {
+                let pick = |c: &Curve<T>| c.need == Need::Search && wanted(c) == order && c.progress.is_new() == ends;
+                for tile in self.tiles(self.value_points, ends, pick) {
+                    evaluate(self.network, &tile, &mut self.curves, order, &mut self.decode);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, finish: &mut dyn FnMut(Finished<'_, T>)) -> Result<()> {
+        let (d, data_dim) = (self.network.latent_dim, self.network.data_dim);
+        for k in 0..self.curves.len() {
+            let curve = &mut self.curves[k];
+            if curve.need == Need::Nothing {
+                continue;
+            }
+            let next = match curve.progress.is_over() {
+                Some(status) => curve.progress.end(status),
+                None => {
+                    let (energy, _) = chord_sums(data_dim, &curve.values[..(curve.segments + 1) * data_dim]);
+                    curve.progress.judge(&self.policy, energy)
+                }
+            };
+            let status = match next {
+                Next::Linearise => {
+                    let length = (curve.segments + 1) * d;
+                    curve.points[..length].copy_from_slice(&curve.trial[..length]);
+                    curve.need = Need::Linearise;
+                    continue;
+                }
+                Next::Try => {
+                    curve.need = Need::Step;
+                    continue;
+                }
+                Next::Settle(winner) => {
+                    let (level, length) = winner.map_or((0, 0.0), |k| CANDIDATES[k]);
+                    walk(curve, d, level, length);
+                    curve.need = Need::Search;
+                    continue;
+                }
+                Next::Stop(status) => status,
+            };
+            if status != Status::NonFinite && curve.grid + 1 < self.grids.len() {
+                curve.grid += 1;
+                let coarse = (curve.segments + 1) * d;
+                curve.segments = self.grids[curve.grid];
+                let fine = (curve.segments + 1) * d;
+                let Curve { points, trial, .. } = &mut *curve;
+                resample(d, &points[..coarse], &mut trial[..fine]);
+                points[..fine].copy_from_slice(&trial[..fine]);
+                curve.progress.refine();
+                curve.need = Need::Search;
+                continue;
+            }
+            self.finish(&self.curves[k], status, finish);
+            self.curves[k].need = Need::Nothing;
+        }
+        Ok(())
+    }
+}
+
+/// trial = points + length · δ.
+fn walk<T: Scalar>(curve: &mut Curve<T>, d: usize, level: usize, length: f64) {
+    let length = T::from_f64(length);
+    let inner = d..curve.segments * d;
+    curve.trial[..d].copy_from_slice(&curve.points[..d]);
+    let points = curve.trial[inner.clone()].iter_mut().zip(&curve.points[inner.clone()]);
+    for ((to, &from), &step) in points.zip(&curve.steps[level]) {
+        *to = step.fma(length, from);
+    }
+    let end = curve.segments * d..(curve.segments + 1) * d;
+    curve.trial[end.clone()].copy_from_slice(&curve.points[end]);
+}

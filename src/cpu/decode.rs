@@ -1,0 +1,66 @@
+//! The decoder's forward pass: f(z) for rows of latents.
+
+use super::activation::{Order, activate};
+use super::network::{Chain, Dense, Network, with_spare_row};
+use crate::scalar::Scalar;
+
+/// Room for the activations of a tile of rows.
+pub(crate) struct DecodeScratch<T> {
+    latents: Vec<T>,
+    layers: [Vec<T>; 2],
+}
+
+impl<T: Scalar> DecodeScratch<T> {
+    pub fn new(network: &Network<T>, rows: usize) -> Self {
+        let layer = || with_spare_row(rows, network.widest);
+        Self { latents: with_spare_row(rows, network.latent_dim), layers: [layer(), layer()] }
+    }
+
+    /// Where the latents go, `[rows, d]`, before [`forward`].
+    pub fn latents(&mut self) -> &mut [T] {
+        &mut self.latents
+    }
+}
+
+/// Sends the latents in `scratch` through all layers of all heads.
+///
+/// `activate` gets each layer's number (counted through all heads), the layer, and its products W a `[rows, outputs]`, and must add the
+/// bias and apply φ in place; `output` gets each head with its outputs `[rows, outputs]`.
+pub(crate) fn forward<T: Scalar>(
+    network: &Network<T>,
+    rows: usize,
+    scratch: &mut DecodeScratch<T>,
+    mut activate: impl FnMut(usize, &Dense<T>, &mut [T]),
+    mut output: impl FnMut(&Chain<T>, &[T]),
+) {
+    for chain in &network.chains {
+        for (k, layer) in chain.layers.iter().enumerate() {
+            let [input, products] = &mut scratch.layers;
+            layer.forward(rows, if k == 0 { &scratch.latents } else { input }, products);
+            activate(chain.first_layer + k, layer, &mut products[..rows * layer.outputs]);
+            scratch.layers.swap(0, 1);
+        }
+        output(chain, &scratch.layers[0][..rows * chain.outputs()]);
+    }
+}
+
+/// f(z) for `latents` `[rows, d]` into `values` `[rows, D]`.
+pub(crate) fn decode<T: Scalar>(network: &Network<T>, latents: &[T], values: &mut [T], scratch: &mut DecodeScratch<T>) {
+    let rows = latents.len() / network.latent_dim;
+    scratch.latents[..latents.len()].copy_from_slice(latents);
+    forward(
+        network,
+        rows,
+        scratch,
+        |_, layer, products| activate(layer.activation, Order::Value, &layer.bias, products, &mut [], &mut []),
+        |chain, outputs| store(network, chain, outputs, values),
+    );
+}
+
+/// Copies one head's outputs into its columns of `values` `[rows, D]`.
+pub(crate) fn store<T: Scalar>(network: &Network<T>, chain: &Chain<T>, outputs: &[T], values: &mut [T]) {
+    let (width, offset) = (chain.outputs(), chain.output_offset);
+    for (from, to) in outputs.chunks_exact(width).zip(values.chunks_exact_mut(network.data_dim)) {
+        to[offset..offset + width].copy_from_slice(from);
+    }
+}

@@ -1,0 +1,329 @@
+//! Chord energy along curves, its gradient, and the blocks of its Hessian.
+//!
+//! With r_i = 2 f_i − f_{i−1} − f_{i+1}, everything divided by N:
+//!
+//! ```text
+//! E/N = ½ Σ ‖f_{i+1} − f_i‖²     g_i = J_i r_i     H_ii = 2 G_i + S_i     H_{i,i+1} = −J_i J_{i+1}ᵀ
+//! S = Σ_l T_l · diag(λ_l ∘ φ''(h_l)) · T_lᵀ        λ_l = ∂(r · f)/∂a_l, one adjoint row through the layers
+//! ```
+
+use super::activation::{Order, activate};
+use super::curve::{Curve, Span};
+use super::decode::{DecodeScratch, forward};
+use super::gram::{add_gram, add_products, add_weighted_gram, square_distance};
+use super::jacobian::{Tangents, push_forward, scale_rows};
+use super::network::{Chain, Dense, Network, with_spare_row};
+use super::simd::vectorised;
+use crate::scalar::Scalar;
+
+/// (½ Σ ‖f_{i+1} − f_i‖², Σ ‖f_{i+1} − f_i‖) for values `[N + 1, D]`.
+pub(crate) fn chord_sums<T: Scalar>(data_dim: usize, values: &[T]) -> (f64, f64) {
+    vectorised(
+        #[inline(always)]
+        || {
+            let (mut energy, mut length) = (0.0, 0.0);
+            for (a, b) in values.chunks_exact(data_dim).zip(values[data_dim..].chunks_exact(data_dim)) {
+                let square = square_distance(a, b).to_f64();
+                energy += 0.5 * square;
+                length += square.sqrt();
+            }
+            (energy, length)
+        },
+    )
+}
+
+/// f, and φ' and φ'' as far as `order` asks, along the trials of a tile's curves.
+pub(crate) fn evaluate<T: Scalar>(
+    network: &Network<T>,
+    tile: &[Span],
+    curves: &mut [Curve<T>],
+    order: Order,
+    scratch: &mut DecodeScratch<T>,
+) {
+    let d = network.latent_dim;
+    let rows = tile.last().map_or(0, |span| span.row + span.count);
+    for span in tile {
+        scratch.latents()[span.rows(d)].copy_from_slice(&curves[span.curve].trial[span.points(d)]);
+    }
+    // Both closures write into the curves, one after the other.
+    let curves = std::cell::RefCell::new(curves);
+    forward(
+        network,
+        rows,
+        scratch,
+        |number, layer, products| {
+            let curves = &mut *curves.borrow_mut();
+            for span in tile {
+                let Curve { first, second, .. } = &mut curves[span.curve];
+                let (first, second) = (&mut first[number], &mut second[number]);
+                // Constant derivatives are not stored.
+                let order = match (first.is_empty(), second.is_empty()) {
+                    (true, _) => Order::Value,
+                    (false, true) => order.min(Order::First),
+                    (false, false) => order,
+                };
+                let points = span.points(layer.outputs);
+                let part = |wanted: bool| if wanted { points.clone() } else { 0..0 };
+                let (p1, p2) = (part(order >= Order::First), part(order == Order::Second));
+                let products = &mut products[span.rows(layer.outputs)];
+                activate(layer.activation, order, &layer.bias, products, &mut first[p1], &mut second[p2]);
+            }
+        },
+        |chain, outputs| {
+            let curves = &mut *curves.borrow_mut();
+            for span in tile {
+                let values = &mut curves[span.curve].values[span.points(network.data_dim)];
+                super::decode::store(network, chain, &outputs[span.rows(chain.outputs())], values);
+            }
+        },
+    );
+}
+
+/// Room for the linearisation of a tile.
+pub(crate) struct LineariseScratch<T> {
+    tangents: Tangents<T>,
+    /// ∂(r · f)/∂a of a layer and of the one before.
+    adjoints: [Vec<T>; 2],
+    /// J of the last point of the tile before, `[d, outputs]` for every head.
+    halo: Vec<T>,
+    row: Vec<T>,
+}
+
+impl<T: Scalar> LineariseScratch<T> {
+    pub fn new(network: &Network<T>, points: usize) -> Self {
+        let adjoint = || with_spare_row(points, network.widest);
+        Self {
+            tangents: Tangents::new(network, points),
+            adjoints: [adjoint(), adjoint()],
+            halo: vec![T::ZERO; network.latent_dim * network.data_dim],
+            row: vec![T::ZERO; network.widest],
+        }
+    }
+}
+
+/// Clears what [`linearise`] adds up in a curve.
+pub(crate) fn clear<T: Scalar>(curve: &mut Curve<T>) {
+    for array in [&mut curve.gram, &mut curve.off, &mut curve.curvature, &mut curve.gradient] {
+        array.fill(T::ZERO);
+    }
+}
+
+/// Gradient and Hessian blocks at a tile's interior points, from the values and derivatives that [`evaluate`] left.
+///
+/// A curve's tiles come one after the other, in order. `newton` asks for S too.
+pub(crate) fn linearise<T: Scalar>(
+    network: &Network<T>,
+    tile: &[Span],
+    curves: &mut [Curve<T>],
+    newton: bool,
+    scratch: &mut LineariseScratch<T>,
+) {
+    let d = network.latent_dim;
+    let points = tile.last().map_or(0, |span| span.row + span.count);
+    for chain in &network.chains {
+        push_forward(chain, points, d, &mut scratch.tangents, |number, pre, post| {
+            let width = chain.layers[number - chain.first_layer].outputs;
+            for span in tile {
+                let first = &curves[span.curve].first[number];
+                let first = if first.is_empty() { &[][..] } else { &first[span.points(width)] };
+                let rows = span.rows(d * width);
+                scale_rows(d, width, first, &pre[rows.clone()], &mut post[rows]);
+            }
+        });
+        for span in tile {
+            residuals(network, chain, span, &curves[span.curve], &mut scratch.adjoints[0]);
+            banded_products(network, chain, span, &mut curves[span.curve], scratch);
+        }
+        if let Some(last) = tile.last() {
+            let end = (last.row + last.count) * d * chain.outputs();
+            let halo = &mut scratch.halo[d * chain.output_offset..d * (chain.output_offset + chain.outputs())];
+            halo.copy_from_slice(&scratch.tangents.post[end - halo.len()..end]);
+        }
+        if newton {
+            curvatures(network, chain, tile, points, curves, scratch);
+        }
+    }
+}
+
+/// r_i of one head's outputs into `out` `[points, outputs]`.
+fn residuals<T: Scalar>(network: &Network<T>, chain: &Chain<T>, span: &Span, curve: &Curve<T>, out: &mut [T]) {
+    let (stride, width, offset) = (network.data_dim, chain.outputs(), chain.output_offset);
+    let out = &mut out[span.rows(width)];
+    vectorised(
+        #[inline(always)]
+        || {
+            for (i, out) in (span.first..).zip(out.chunks_exact_mut(width)) {
+                let at = |i: usize| &curve.values[i * stride + offset..i * stride + offset + width];
+                for (((r, &f), &left), &right) in out.iter_mut().zip(at(i)).zip(at(i - 1)).zip(at(i + 1)) {
+                    // Differences of neighbours first: they are small, and exact.
+                    *r = (f - left) + (f - right);
+                }
+            }
+        },
+    );
+}
+
+/// J r, J Jᵀ and the products with the point before, added to the curve's blocks.
+fn banded_products<T: Scalar>(
+    network: &Network<T>,
+    chain: &Chain<T>,
+    span: &Span,
+    curve: &mut Curve<T>,
+    scratch: &LineariseScratch<T>,
+) {
+    let (d, width) = (network.latent_dim, chain.outputs());
+    let jacobians = &scratch.tangents.post;
+    let residuals = &scratch.adjoints[0];
+    for k in 0..span.count {
+        let (point, row) = (span.first + k, span.row + k);
+        let jacobian = &jacobians[row * d * width..(row + 1) * d * width];
+        let block = |i: usize| (i - 1) * d * d..i * d * d;
+        add_gram(width, jacobian, &mut curve.gram[block(point)]);
+        let residual = &residuals[row * width..(row + 1) * width];
+        add_products(width, residual, jacobian, &mut curve.gradient[(point - 1) * d..point * d]);
+        if point > 1 {
+            let before = if k > 0 {
+                &jacobians[(row - 1) * d * width..row * d * width]
+            } else {
+                &scratch.halo[d * chain.output_offset..d * (chain.output_offset + width)]
+            };
+            add_products(width, before, jacobian, &mut curve.off[block(point - 1)]);
+        }
+    }
+}
+
+/// The adjoint pass: S of every layer, from the outputs back to the first.
+fn curvatures<T: Scalar>(
+    network: &Network<T>,
+    chain: &Chain<T>,
+    tile: &[Span],
+    points: usize,
+    curves: &mut [Curve<T>],
+    scratch: &mut LineariseScratch<T>,
+) {
+    let d = network.latent_dim;
+    let LineariseScratch { tangents, adjoints, row, .. } = scratch;
+    for (k, layer) in chain.layers.iter().enumerate().rev() {
+        let (width, number) = (layer.outputs, chain.first_layer + k);
+        for span in tile {
+            let Curve { first, second, curvature, .. } = &mut curves[span.curve];
+            let stored = |jet: &[T]| if jet.is_empty() { 0..0 } else { span.points(width) };
+            let (p1, p2) = (stored(&first[number]), stored(&second[number]));
+            let (first, second) = (&first[number][p1], &mut second[number][p2]);
+            let adjoint = &mut adjoints[0][span.rows(width)];
+            let pre = &tangents.pre[k][span.rows(d * width)];
+            pull_back(d, width, pre, first, second, adjoint, row, &mut curvature[(span.first - 1) * d * d..]);
+        }
+        if k > 0 {
+            let [from, to] = &mut *adjoints;
+            layer.backward(points, from, to);
+            adjoints.swap(0, 1);
+        }
+    }
+}
+
+/// `out[i] *= by[i]`.
+fn multiply<T: Scalar>(out: &mut [T], by: &[T]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (o, &b) in out.iter_mut().zip(by) {
+                *o *= b;
+            }
+        },
+    );
+}
+
+/// Room for [`adjoint_hessians`].
+pub(crate) struct AdjointScratch<T> {
+    decode: DecodeScratch<T>,
+    tangents: Tangents<T>,
+    first: Vec<Vec<T>>,
+    second: Vec<Vec<T>>,
+    adjoints: [Vec<T>; 2],
+    row: Vec<T>,
+}
+
+impl<T: Scalar> AdjointScratch<T> {
+    pub fn new(network: &Network<T>, points: usize) -> Self {
+        let jets = || network.layers().map(|l| vec![T::ZERO; points * l.outputs]).collect();
+        let adjoint = || with_spare_row(points, network.widest);
+        Self {
+            decode: DecodeScratch::new(network, points),
+            tangents: Tangents::new(network, points),
+            first: jets(),
+            second: jets(),
+            adjoints: [adjoint(), adjoint()],
+            row: vec![T::ZERO; network.widest],
+        }
+    }
+}
+
+/// Σ_k w_k ∇²f_k(z) for rows that hold z and w, `[points, d + D]`, into `out` `[points, d, d]`.
+pub(crate) fn adjoint_hessians<T: Scalar>(
+    network: &Network<T>,
+    rows: &[T],
+    scratch: &mut AdjointScratch<T>,
+    out: &mut [T],
+) {
+    let (d, data_dim) = (network.latent_dim, network.data_dim);
+    let points = rows.len() / (d + data_dim);
+    let AdjointScratch { decode, tangents, first, second, adjoints, row } = scratch;
+    for (to, from) in decode.latents().chunks_exact_mut(d).zip(rows.chunks_exact(d + data_dim)) {
+        to.copy_from_slice(&from[..d]);
+    }
+    let keep = |number: usize, layer: &Dense<T>, products: &mut [T]| {
+        let length = products.len();
+        let (first, second) = (&mut first[number][..length], &mut second[number][..length]);
+        activate(layer.activation, Order::Second, &layer.bias, products, first, second);
+    };
+    forward(network, points, decode, keep, |_, _| {});
+    for chain in &network.chains {
+        push_forward(chain, points, d, tangents, |number, pre, post| {
+            let width = chain.layers[number - chain.first_layer].outputs;
+            scale_rows(d, width, &first[number][..points * width], pre, post);
+        });
+        let width = chain.outputs();
+        let weights = rows.chunks_exact(d + data_dim).map(|row| &row[d + chain.output_offset..][..width]);
+        for (to, from) in adjoints[0].chunks_exact_mut(width).zip(weights) {
+            to.copy_from_slice(from);
+        }
+        for (k, layer) in chain.layers.iter().enumerate().rev() {
+            let (width, number) = (layer.outputs, chain.first_layer + k);
+            let adjoint = &mut adjoints[0][..points * width];
+            let (first, second) = (&first[number][..points * width], &mut second[number][..points * width]);
+            pull_back(d, width, &tangents.pre[k], first, second, adjoint, row, out);
+            if k > 0 {
+                let [from, to] = &mut *adjoints;
+                layer.backward(points, from, to);
+                adjoints.swap(0, 1);
+            }
+        }
+    }
+}
+
+/// One layer of the adjoint pass: from ∂(r · f)/∂a to ∂(r · f)/∂h in `adjoint`, with T · diag(∂(r · f)/∂a ∘ φ'') · Tᵀ added to `out`.
+///
+/// φ'' is used up. `first` and `second` are empty where they are constant.
+#[allow(clippy::too_many_arguments)] // one row of arrays per name in the formula
+fn pull_back<T: Scalar>(
+    d: usize,
+    width: usize,
+    pre: &[T],
+    first: &[T],
+    second: &mut [T],
+    adjoint: &mut [T],
+    row: &mut [T],
+    out: &mut [T],
+) {
+    if !second.is_empty() {
+        multiply(second, adjoint);
+        let points = pre.chunks_exact(d * width).zip(second.chunks_exact(width));
+        for ((pre, weight), out) in points.zip(out.chunks_exact_mut(d * d)) {
+            add_weighted_gram(width, pre, weight, row, out);
+        }
+    }
+    if !first.is_empty() {
+        multiply(adjoint, first);
+    }
+}

@@ -1,0 +1,163 @@
+//! What is computed: decoders as chains of linear layers and activations.
+
+mod activation;
+mod batch_norm;
+mod compress;
+mod file;
+mod surfaces;
+
+pub use activation::Activation;
+pub use file::FileOptions;
+
+use ndarray::{Array1, Array2};
+
+use crate::error::{Error, Result};
+
+/// One linear layer and the activation behind it: a ↦ φ(W a + b).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// W, `[out, in]`, as PyTorch stores it.
+    pub weight: Array2<f64>,
+    /// b, `[out]`.
+    pub bias: Array1<f64>,
+    /// φ.
+    pub activation: Activation,
+}
+
+impl Layer {
+    /// Width of what comes in.
+    pub fn inputs(&self) -> usize {
+        self.weight.ncols()
+    }
+
+    /// Width of what goes out.
+    pub fn outputs(&self) -> usize {
+        self.weight.nrows()
+    }
+}
+
+/// One chain of layers from the latent space to a part of the data space.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    name: String,
+    layers: Vec<Layer>,
+}
+
+impl Head {
+    /// A head of at least one layer; `name` appears in messages, such as `decoder` or `mean`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decoder`] where there is no layer, a layer is empty, a bias has another length than its layer has outputs, a
+    /// layer's inputs are not the outputs of the one before, or a weight is not finite.
+    pub fn new(name: impl Into<String>, layers: Vec<Layer>) -> Result<Self> {
+        let name = name.into();
+        let refuse = |k: usize, problem: String| Err(Error::Decoder(format!("head `{name}`, layer {k}: {problem}")));
+        if layers.is_empty() {
+            return Err(Error::Decoder(format!("head `{name}`: expected at least one layer, found none")));
+        }
+        for (k, layer) in layers.iter().enumerate() {
+            let (outputs, inputs) = layer.weight.dim();
+            if outputs == 0 || inputs == 0 {
+                return refuse(
+                    k,
+                    format!("expected a weight with at least one row and column, found [{outputs}, {inputs}]"),
+                );
+            }
+            if layer.bias.len() != outputs {
+                return refuse(k, format!("expected a bias of shape [{outputs}], found [{}]", layer.bias.len()));
+            }
+            if k > 0 && inputs != layers[k - 1].outputs() {
+                let before = layers[k - 1].outputs();
+                return refuse(
+                    k,
+                    format!(
+                        "expected a weight of shape [{outputs}, {before}] behind a layer of {before} outputs, found [{outputs}, {inputs}]"
+                    ),
+                );
+            }
+            if let Some(((row, column), value)) = layer.weight.indexed_iter().find(|(_, v)| !v.is_finite()) {
+                return refuse(k, format!("weight [{row}, {column}] is {value}: expected finite weights"));
+            }
+            if let Some((row, value)) = layer.bias.indexed_iter().find(|(_, v)| !v.is_finite()) {
+                return refuse(k, format!("bias [{row}] is {value}: expected finite biases"));
+            }
+        }
+        Ok(Self { name, layers })
+    }
+
+    /// The name given to [`Head::new`], or the key prefix in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The layers, from the latent space outwards.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Width of the latent space.
+    pub fn latent_dim(&self) -> usize {
+        self.layers[0].inputs()
+    }
+
+    /// Number of outputs.
+    pub fn data_dim(&self) -> usize {
+        self.layers[self.layers.len() - 1].outputs()
+    }
+}
+
+/// A map f: R^d → R^D that pulls the Euclidean metric of the data space back to the latent space.
+///
+/// One or more heads on the same latent input, their outputs concatenated: with heads for the mean and the standard
+/// deviation, the pullback metric is the expected metric JμᵀJμ + JσᵀJσ of a stochastic decoder (G. Arvanitidis et al.,
+/// "Latent Space Oddity", 2018, theorem 1).
+///
+/// Weights are kept in `f64`, which holds every supported file format exactly.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoder {
+    heads: Vec<Head>,
+}
+
+impl Decoder {
+    /// A decoder of at least one head, all on the same latent space.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decoder`] where there is no head or the heads' latent dimensions differ.
+    pub fn new(heads: Vec<Head>) -> Result<Self> {
+        let Some(first) = heads.first() else {
+            return Err(Error::Decoder("expected at least one head, found none".into()));
+        };
+        let dim = first.latent_dim();
+        if let Some(other) = heads.iter().find(|head| head.latent_dim() != dim) {
+            return Err(Error::Decoder(format!(
+                "head `{}`: expected the latent dimension {dim} of head `{}`, found {}",
+                other.name,
+                first.name,
+                other.latent_dim()
+            )));
+        }
+        Ok(Self { heads })
+    }
+
+    /// The heads, in the order of their outputs.
+    pub fn heads(&self) -> &[Head] {
+        &self.heads
+    }
+
+    /// d, the dimension of the latent space.
+    pub fn latent_dim(&self) -> usize {
+        self.heads[0].latent_dim()
+    }
+
+    /// D, the dimension of the data space: the sum over the heads.
+    pub fn data_dim(&self) -> usize {
+        self.heads.iter().map(Head::data_dim).sum()
+    }
+
+    /// Number of weights and biases.
+    pub fn parameters(&self) -> usize {
+        self.heads.iter().flat_map(Head::layers).map(|l| l.weight.len() + l.bias.len()).sum()
+    }
+}

@@ -1,0 +1,143 @@
+//! Geodesics: options, results, and the driver that every device shares.
+
+pub(crate) mod backend;
+pub(crate) mod initial;
+pub(crate) mod policy;
+
+use ndarray::{Array1, Array3};
+
+use crate::error::{Error, Result};
+use crate::scalar::Scalar;
+
+/// How geodesics are discretised and when the solver stops.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// N, the number of segments of every curve, at least 2. Distances are right to O(1/N²).
+    pub segments: usize,
+    /// Converged where the next step can gain no more than this share of the energy; `None` for 10⁻⁶ in `f32` and 10⁻¹⁰ in `f64`.
+    pub tolerance: Option<f64>,
+    /// Linearisations at most, over all grids.
+    pub max_iterations: u32,
+    /// Solve on a coarser grid first: several times faster; on strongly curved decoders it may find another local minimum.
+    pub coarse_to_fine: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segments: 32, tolerance: None, max_iterations: 200, coarse_to_fine: true }
+    }
+}
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(2..=1 << 20).contains(&self.segments) {
+            return Err(Error::Option { name: "segments", expected: "2 to 1048576", found: self.segments.to_string() });
+        }
+        if let Some(tolerance) = self.tolerance
+            && !(tolerance > 0.0 && tolerance < 1.0)
+        {
+            return Err(Error::Option {
+                name: "tolerance",
+                expected: "a number between 0 and 1",
+                found: tolerance.to_string(),
+            });
+        }
+        if self.max_iterations == 0 {
+            return Err(Error::Option { name: "max_iterations", expected: "at least 1", found: "0".into() });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn policy<T: Scalar>(&self) -> policy::Policy {
+        let epsilon = T::EPSILON.to_f64();
+        policy::Policy {
+            tolerance: self.tolerance.unwrap_or(if epsilon > 1e-10 { 1e-6 } else { 1e-10 }),
+            noise: 32.0 * epsilon,
+            max_iterations: self.max_iterations,
+        }
+    }
+
+    /// Segments of every grid, coarse to fine.
+    pub(crate) fn grids(&self) -> Vec<usize> {
+        let mut grids: Vec<usize> =
+            std::env::var("GRIDS").map(|g| g.split(',').filter_map(|x| x.parse().ok()).collect()).unwrap_or_default();
+        grids.retain(|&g| g < self.segments);
+        grids.push(self.segments);
+        grids
+    }
+}
+
+/// Why the solver left a curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Status {
+    /// No step can gain more than the tolerance.
+    Converged = 0,
+    /// The limit on linearisations was reached; the curve is the best so far.
+    MaxIterations = 1,
+    /// No step lowers the energy, although the gradient says that one should.
+    Stalled = 2,
+    /// The decoder gave NaN or infinity along the first curve.
+    NonFinite = 3,
+}
+
+impl Status {
+    /// Every status, in the order of its codes.
+    pub const ALL: [Self; 4] = [Self::Converged, Self::MaxIterations, Self::Stalled, Self::NonFinite];
+
+    /// The name used in files and by the command.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::MaxIterations => "max_iterations",
+            Self::Stalled => "stalled",
+            Self::NonFinite => "non_finite",
+        }
+    }
+}
+
+/// Solved curves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Geodesics<T> {
+    /// Points of every curve, `[C, N + 1, d]`; the first and the last are the given ends, to the bit.
+    pub curves: Array3<T>,
+    /// Chord energy N/2 · Σ ‖f(z_{i+1}) − f(z_i)‖², `[C]`, in squared data units; NaN for a curve that is not finite.
+    pub energy: Array1<T>,
+    /// Σ ‖f(z_{i+1}) − f(z_i)‖, `[C]`, in data units: the distance between the ends, up to O(1/N²).
+    pub length: Array1<T>,
+    /// ‖∇E‖ over all inner points, `[C]`.
+    pub gradient_norm: Array1<T>,
+    /// Linearisations spent, `[C]`.
+    pub iterations: Array1<u32>,
+    /// Why the solver left the curve, `[C]`.
+    pub status: Vec<Status>,
+}
+
+impl<T: Scalar> Geodesics<T> {
+    pub(crate) fn new(count: usize, segments: usize, latent_dim: usize) -> Self {
+        let nan = || Array1::from_elem(count, T::from_f64(f64::NAN));
+        Self {
+            curves: Array3::from_elem((count, segments + 1, latent_dim), T::ZERO),
+            energy: nan(),
+            length: nan(),
+            gradient_norm: nan(),
+            iterations: Array1::zeros(count),
+            status: vec![Status::NonFinite; count],
+        }
+    }
+
+    /// Number of curves.
+    pub fn len(&self) -> usize {
+        self.status.len()
+    }
+
+    /// True where there is no curve.
+    pub fn is_empty(&self) -> bool {
+        self.status.is_empty()
+    }
+
+    /// Curves with the given status.
+    pub fn count(&self, status: Status) -> usize {
+        self.status.iter().filter(|&&s| s == status).count()
+    }
+}

@@ -1,0 +1,221 @@
+//! The rules by which one curve moves: which step is tried next, what is accepted, when a curve is done.
+//!
+//! Pure decisions on a few numbers per curve, the same on every device. A step solves
+//! (H + λ s (Λ ⊗ I)) δ = −∇E, damped in the H¹ norm of the curve with strength λ. The boldest step is tried first; where the
+//! energy falls about as the quadratic model says, that is all. Otherwise the other candidates are tried as well and the
+//! lowest energy wins. H is the Gauss–Newton matrix at first and the full Hessian once steps gain little.
+
+use super::Status;
+
+/// Damping levels of the candidates, as multiples of the curve's own λ.
+pub(crate) const LEVELS: [f64; 3] = [1.0 / 8.0, 1.0, 8.0];
+/// (level, length) of every candidate; the first is the bold one.
+pub(crate) const CANDIDATES: [(usize, f64); 6] = [(0, 1.0), (0, 0.4), (1, 1.0), (1, 0.4), (2, 1.0), (2, 0.4)];
+/// λ of a fresh curve.
+const FIRST_DAMPING: f64 = 1.0;
+/// The bold step is taken without looking at others where it gains this share of what the model promises.
+const BOLD_SHARE: f64 = 0.5;
+/// The Hessian takes over from the Gauss–Newton matrix once a step gains less than this share of the energy.
+const NEWTON_GAIN: f64 = 1e-3;
+/// λ grows by this factor where no candidate lowers the energy.
+const GROWTH: f64 = 64.0;
+/// λ never falls below this.
+const LEAST_DAMPING: f64 = 1e-9;
+/// Beyond this a curve that cannot move is stalled.
+const MOST_DAMPING: f64 = 1e12;
+
+/// When to stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// Converged where |∇E · δ| ≤ tolerance · E.
+    pub tolerance: f64,
+    /// Share of the energy that rounding can hide.
+    pub noise: f64,
+    /// Linearisations at most.
+    pub max_iterations: u32,
+}
+
+/// What a curve does next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Next {
+    /// Linearise at the curve just tried.
+    Linearise,
+    /// Solve for the levels still missing and try the next candidate.
+    Try,
+    /// Evaluate this candidate again, with derivatives: it won. `None`: the curve as it stands, which is done.
+    Settle(Option<usize>),
+    /// Finished.
+    Stop(Status),
+}
+
+/// Where a curve stands in its search.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    /// The first curve is to be evaluated.
+    Start,
+    /// Candidate k is being tried.
+    Candidate(usize),
+    /// The winner is being evaluated again.
+    Settle,
+}
+
+/// The few numbers that steer one curve. Energies are divided by N.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    phase: Phase,
+    pub energy: f64,
+    pub damping: f64,
+    pub newton: bool,
+    pub iterations: u32,
+    /// ∇E · δ for every level solved so far at this point.
+    pub slopes: [Option<f64>; 3],
+    best: Option<(usize, f64)>,
+    /// The values at hand belong to a rejected candidate.
+    stale: bool,
+    /// The curve is done, once its values are those of its points.
+    status: Option<Status>,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self {
+            phase: Phase::Start,
+            energy: f64::INFINITY,
+            damping: FIRST_DAMPING,
+            newton: false,
+            iterations: 0,
+            slopes: [None; 3],
+            best: None,
+            stale: false,
+            status: None,
+        }
+    }
+
+    /// The same curve on another grid: its energy must be found anew.
+    pub fn refine(&mut self) {
+        self.phase = Phase::Start;
+        self.energy = f64::INFINITY;
+        self.stale = false;
+        self.status = None;
+    }
+
+    /// True until the curve has been evaluated on its grid.
+    pub fn is_new(&self) -> bool {
+        self.phase == Phase::Start
+    }
+
+    /// (level, length) of the candidate to be tried; `None` for a curve to be evaluated as it stands.
+    pub fn candidate(&self) -> Option<(usize, f64)> {
+        match self.phase {
+            Phase::Candidate(k) => Some(CANDIDATES[k]),
+            Phase::Start | Phase::Settle => None,
+        }
+    }
+
+    /// True where the trial's derivatives will be wanted if it is accepted.
+    pub fn keeps_derivatives(&self) -> bool {
+        !matches!(self.phase, Phase::Candidate(1..))
+    }
+
+    /// Called after a linearisation, before the first solve at this point.
+    pub fn linearised(&mut self) {
+        self.iterations += 1;
+        self.begin_search();
+    }
+
+    /// True where a solve has found the curve done.
+    pub fn is_over(&self) -> Option<Status> {
+        self.status.filter(|_| self.phase == Phase::Candidate(0))
+    }
+
+    fn begin_search(&mut self) {
+        self.phase = Phase::Candidate(0);
+        self.slopes = [None; 3];
+        self.best = None;
+    }
+
+    /// Called with ∇E · δ of a level just solved.
+    pub fn solved(&mut self, policy: &Policy, level: usize, slope: f64) {
+        self.slopes[level] = Some(slope);
+        if level > 0 {
+            return;
+        }
+        // A damped step promises about 1/(1 + λ) of what an undamped one would.
+        let promise = slope.abs() * (1.0 + LEVELS[0] * self.damping);
+        if promise <= policy.tolerance * self.energy {
+            self.status = Some(Status::Converged);
+        } else if self.iterations >= policy.max_iterations {
+            self.status = Some(Status::MaxIterations);
+        }
+    }
+
+    /// Called with the energy of the curve just tried.
+    pub fn judge(&mut self, policy: &Policy, energy: f64) -> Next {
+        match self.phase {
+            Phase::Start => {
+                if !energy.is_finite() {
+                    return Next::Stop(Status::NonFinite);
+                }
+                self.energy = energy;
+                Next::Linearise
+            }
+            Phase::Settle => match (self.status, self.best) {
+                (Some(status), _) => Next::Stop(status),
+                (None, best) => self.accept(best.map_or(0, |(k, _)| CANDIDATES[k].0), energy),
+            },
+            Phase::Candidate(k) => self.judge_candidate(policy, k, energy),
+        }
+    }
+
+    fn judge_candidate(&mut self, policy: &Policy, k: usize, energy: f64) -> Next {
+        let (level, _) = CANDIDATES[k];
+        let slope = self.slopes[level].unwrap_or(0.0);
+        let falls = slope < 0.0 && energy < self.energy;
+        self.stale = true;
+        if k == 0 && falls && self.energy - energy >= BOLD_SHARE * -0.5 * slope {
+            return self.accept(level, energy);
+        }
+        if falls && self.best.is_none_or(|(_, lowest)| energy < lowest) {
+            self.best = Some((k, energy));
+        }
+        if k + 1 < CANDIDATES.len() {
+            self.phase = Phase::Candidate(k + 1);
+            return Next::Try;
+        }
+        if let Some((winner, _)) = self.best {
+            self.phase = Phase::Settle;
+            return Next::Settle(Some(winner));
+        }
+        let promise = self.slopes[0].unwrap_or(0.0).abs() * (1.0 + LEVELS[0] * self.damping);
+        if promise <= policy.noise * self.energy {
+            return self.end(Status::Converged);
+        }
+        self.damping *= GROWTH;
+        self.newton = false;
+        if self.damping > MOST_DAMPING {
+            return self.end(Status::Stalled);
+        }
+        self.begin_search();
+        Next::Try
+    }
+
+    /// The curve is done; if the values at hand are another's, they must be found again first.
+    pub fn end(&mut self, status: Status) -> Next {
+        self.status = Some(status);
+        if !self.stale {
+            return Next::Stop(status);
+        }
+        self.phase = Phase::Settle;
+        Next::Settle(None)
+    }
+
+    fn accept(&mut self, level: usize, energy: f64) -> Next {
+        if self.energy - energy < NEWTON_GAIN * self.energy {
+            self.newton = true;
+        }
+        self.damping = (self.damping * LEVELS[level]).max(LEAST_DAMPING);
+        self.energy = energy;
+        self.stale = false;
+        Next::Linearise
+    }
+}
