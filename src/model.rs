@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use crate::cpu::backend::CpuBackend;
 use crate::cpu::decode::{DecodeScratch, decode};
-use crate::cpu::energy::{AdjointScratch, adjoint_hessians, chord_sums};
-use crate::cpu::gram::add_gram;
+use crate::cpu::energy::{AdjointScratch, adjoint_hessians};
+use crate::cpu::gram::{add_gram, chord_sums};
 use crate::cpu::jacobian::{JacobianScratch, jacobians};
 use crate::cpu::network::Network;
 use crate::decoder::Decoder;
@@ -109,10 +109,7 @@ impl<T: Scalar> Model<T> {
             |rows| JacobianScratch::new(network, rows),
             |scratch, latents, out| {
                 jacobians(network, latents, scratch, |chain, tangents| {
-                    let width = chain.outputs();
-                    for (jacobian, out) in tangents.chunks_exact(d * width).zip(out.chunks_exact_mut(d * d)) {
-                        add_gram(width, jacobian, out);
-                    }
+                    add_gram(chain.outputs(), d, tangents, out);
                 });
             },
         )?;
@@ -194,7 +191,7 @@ impl<T: Scalar> Model<T> {
         let segments = (points - 1) as f64;
         debug_assert_eq!(sums.len(), count);
         Ok(Energies {
-            energy: sums.iter().map(|(e, _)| T::from_f64(segments * e)).collect(),
+            energy: sums.iter().map(|(e, _)| T::from_f64(0.5 * segments * e)).collect(),
             length: sums.iter().map(|(_, l)| T::from_f64(*l)).collect(),
         })
     }

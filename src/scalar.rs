@@ -79,6 +79,27 @@ pub trait Scalar:
     /// −x if the integer in the low bits of a rounded number is odd, else x.
     #[doc(hidden)]
     fn negate_if_odd(self, rounded: Self) -> Self;
+    /// A vector register's worth of numbers.
+    #[doc(hidden)]
+    type Lanes<S: pulp::Simd>: Copy;
+    /// A row as whole registers and a rest.
+    #[doc(hidden)]
+    fn lanes<S: pulp::Simd>(simd: S, row: &[Self]) -> (&[Self::Lanes<S>], &[Self]);
+    /// A rest shorter than a register, filled up with zeros.
+    #[doc(hidden)]
+    fn partial_lanes<S: pulp::Simd>(simd: S, rest: &[Self]) -> Self::Lanes<S>;
+    #[doc(hidden)]
+    fn zero_lanes<S: pulp::Simd>(simd: S) -> Self::Lanes<S>;
+    /// a · b + c.
+    #[doc(hidden)]
+    fn fma_lanes<S: pulp::Simd>(simd: S, a: Self::Lanes<S>, b: Self::Lanes<S>, c: Self::Lanes<S>) -> Self::Lanes<S>;
+    #[doc(hidden)]
+    fn add_lanes<S: pulp::Simd>(simd: S, a: Self::Lanes<S>, b: Self::Lanes<S>) -> Self::Lanes<S>;
+    #[doc(hidden)]
+    fn sub_lanes<S: pulp::Simd>(simd: S, a: Self::Lanes<S>, b: Self::Lanes<S>) -> Self::Lanes<S>;
+    #[doc(hidden)]
+    fn sum_lanes<S: pulp::Simd>(simd: S, a: Self::Lanes<S>) -> Self;
+
     /// The cumulative distribution Φ(x) of the standard normal law.
     #[doc(hidden)]
     fn normal_cdf(self) -> Self;
@@ -101,7 +122,7 @@ pub(crate) fn polynomial<T: Scalar>(x: T, coefficients: &[T]) -> T {
 }
 
 macro_rules! shared_methods {
-    ($float:ty, $bits:ty, $mantissa:literal) => {
+    ($float:ty, $bits:ty, $mantissa:literal, $lanes:ident, $partial:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident, $sum:ident) => {
         const ZERO: Self = 0.0;
         const ONE: Self = 1.0;
         const EPSILON: Self = <$float>::EPSILON;
@@ -144,11 +165,46 @@ macro_rules! shared_methods {
             let sign = rounded.to_bits() << (<$bits>::BITS - 1);
             <$float>::from_bits(self.to_bits() ^ sign)
         }
+
+        type Lanes<S: pulp::Simd> = S::$lanes;
+
+        #[inline(always)]
+        fn lanes<S: pulp::Simd>(_: S, row: &[Self]) -> (&[S::$lanes], &[Self]) {
+            let per_register = size_of::<S::$lanes>() / size_of::<$float>();
+            let (whole, rest) = row.split_at(row.len() - row.len() % per_register);
+            (bytemuck::cast_slice(whole), rest)
+        }
+        #[inline(always)]
+        fn partial_lanes<S: pulp::Simd>(simd: S, rest: &[Self]) -> S::$lanes {
+            simd.$partial(rest)
+        }
+        #[inline(always)]
+        fn zero_lanes<S: pulp::Simd>(simd: S) -> S::$lanes {
+            simd.$splat(0.0)
+        }
+        #[inline(always)]
+        fn fma_lanes<S: pulp::Simd>(simd: S, a: S::$lanes, b: S::$lanes, c: S::$lanes) -> S::$lanes {
+            simd.$fma(a, b, c)
+        }
+        #[inline(always)]
+        fn add_lanes<S: pulp::Simd>(simd: S, a: S::$lanes, b: S::$lanes) -> S::$lanes {
+            simd.$add(a, b)
+        }
+        #[inline(always)]
+        fn sub_lanes<S: pulp::Simd>(simd: S, a: S::$lanes, b: S::$lanes) -> S::$lanes {
+            simd.$sub(a, b)
+        }
+        #[inline(always)]
+        fn sum_lanes<S: pulp::Simd>(simd: S, a: S::$lanes) -> Self {
+            simd.$sum(a)
+        }
     };
 }
 
 impl Scalar for f32 {
-    shared_methods!(f32, u32, 23);
+    shared_methods!(
+        f32, u32, 23, f32s, partial_load_f32s, splat_f32s, mul_add_f32s, add_f32s, sub_f32s, reduce_sum_f32s
+    );
 
     const EXP_MIN: f32 = -87.0;
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
@@ -186,7 +242,9 @@ impl Scalar for f32 {
 }
 
 impl Scalar for f64 {
-    shared_methods!(f64, u64, 52);
+    shared_methods!(
+        f64, u64, 52, f64s, partial_load_f64s, splat_f64s, mul_add_f64s, add_f64s, sub_f64s, reduce_sum_f64s
+    );
 
     const EXP_MIN: f64 = -708.0;
     const ROUND: f64 = 6_755_399_441_055_744.0; // 1.5 · 2⁵²

@@ -3,9 +3,10 @@
 use super::activation::Order;
 use super::curve::{Curve, Need, Span, curve_size, tiles};
 use super::decode::DecodeScratch;
-use super::energy::{LineariseScratch, chord_sums, clear, evaluate, linearise};
+use super::energy::{LineariseScratch, clear, evaluate, linearise};
+use super::gram::chord_sums;
 use super::network::Network;
-use super::step::Solver;
+use super::step::{Solver, System};
 use crate::error::Result;
 use crate::geodesic::Status;
 use crate::geodesic::backend::{Backend, Finished};
@@ -82,7 +83,7 @@ impl<'a, T: Scalar> CpuBackend<'a, T> {
             let (energy, length) =
                 chord_sums(self.network.data_dim, &curve.values[..(curve.segments + 1) * self.network.data_dim]);
             let gradient = &curve.gradient[..(curve.segments - 1) * d];
-            result.energy = n * energy;
+            result.energy = 0.5 * n * energy;
             result.length = length;
             result.gradient_norm = n * gradient.iter().map(|g| g.to_f64().powi(2)).sum::<f64>().sqrt();
         }
@@ -150,23 +151,14 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
                     .sum();
                 let stiffness = 2.0 * trace / (inner * d) as f64;
                 let Curve { gram, off, curvature, gradient, steps, progress, .. } = curve;
-                let newton = progress.newton;
-                let two = T::from_f64(2.0);
-                let diagonal = |i: usize, out: &mut [T]| {
-                    let block = i * d * d..(i + 1) * d * d;
-                    for ((o, &g), &s) in out.iter_mut().zip(&gram[block.clone()]).zip(&curvature[block.clone()]) {
-                        *o = if newton { two * g + s } else { two * g };
-                    }
+                let system = System {
+                    gram: &gram[..inner * d * d],
+                    curvature: progress.newton.then_some(&curvature[..inner * d * d]),
+                    off: &off[..inner * d * d],
+                    gradient: &gradient[..inner * d],
+                    damping: T::from_f64(progress.damping * LEVELS[level] * stiffness),
                 };
-                let damping = T::from_f64(progress.damping * LEVELS[level] * stiffness);
-                let slope = self.solver.solve(
-                    d,
-                    damping,
-                    diagonal,
-                    &off[..inner * d * d],
-                    &gradient[..inner * d],
-                    &mut steps[level][..inner * d],
-                );
+                let slope = self.solver.solve(system, &mut steps[level][..inner * d]);
                 progress.solved(&self.policy, level, slope);
                 if progress.is_over().is_some() {
                     continue;
@@ -207,7 +199,7 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
                 Some(status) => curve.progress.end(status),
                 None => {
                     let (energy, _) = chord_sums(data_dim, &curve.values[..(curve.segments + 1) * data_dim]);
-                    curve.progress.judge(&self.policy, energy)
+                    curve.progress.judge(&self.policy, 0.5 * energy)
                 }
             };
             let status = match next {

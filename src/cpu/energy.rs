@@ -10,27 +10,11 @@
 use super::activation::{Order, activate};
 use super::curve::{Curve, Span};
 use super::decode::{DecodeScratch, forward};
-use super::gram::{add_gram, add_products, add_weighted_gram, square_distance};
+use super::gram::{add_gram, add_products, add_weighted_gram};
 use super::jacobian::{Tangents, push_forward, scale_rows};
 use super::network::{Chain, Dense, Network, with_spare_row};
 use super::simd::vectorised;
 use crate::scalar::Scalar;
-
-/// (½ Σ ‖f_{i+1} − f_i‖², Σ ‖f_{i+1} − f_i‖) for values `[N + 1, D]`.
-pub(crate) fn chord_sums<T: Scalar>(data_dim: usize, values: &[T]) -> (f64, f64) {
-    vectorised(
-        #[inline(always)]
-        || {
-            let (mut energy, mut length) = (0.0, 0.0);
-            for (a, b) in values.chunks_exact(data_dim).zip(values[data_dim..].chunks_exact(data_dim)) {
-                let square = square_distance(a, b).to_f64();
-                energy += 0.5 * square;
-                length += square.sqrt();
-            }
-            (energy, length)
-        },
-    )
-}
 
 /// f, and φ' and φ'' as far as `order` asks, along the trials of a tile's curves.
 pub(crate) fn evaluate<T: Scalar>(
@@ -96,7 +80,7 @@ impl<T: Scalar> LineariseScratch<T> {
             tangents: Tangents::new(network, points),
             adjoints: [adjoint(), adjoint()],
             halo: vec![T::ZERO; network.latent_dim * network.data_dim],
-            row: vec![T::ZERO; network.widest],
+            row: vec![T::ZERO; 2 * network.widest],
         }
     }
 }
@@ -172,24 +156,20 @@ fn banded_products<T: Scalar>(
     scratch: &LineariseScratch<T>,
 ) {
     let (d, width) = (network.latent_dim, chain.outputs());
-    let jacobians = &scratch.tangents.post;
-    let residuals = &scratch.adjoints[0];
-    for k in 0..span.count {
-        let (point, row) = (span.first + k, span.row + k);
-        let jacobian = &jacobians[row * d * width..(row + 1) * d * width];
-        let block = |i: usize| (i - 1) * d * d..i * d * d;
-        add_gram(width, jacobian, &mut curve.gram[block(point)]);
-        let residual = &residuals[row * width..(row + 1) * width];
-        add_products(width, residual, jacobian, &mut curve.gradient[(point - 1) * d..point * d]);
-        if point > 1 {
-            let before = if k > 0 {
-                &jacobians[(row - 1) * d * width..row * d * width]
-            } else {
-                &scratch.halo[d * chain.output_offset..d * (chain.output_offset + width)]
-            };
-            add_products(width, before, jacobian, &mut curve.off[block(point - 1)]);
-        }
+    let jacobians = &scratch.tangents.post[span.rows(d * width)];
+    let residuals = &scratch.adjoints[0][span.rows(width)];
+    let Curve { gram, off, gradient, .. } = curve;
+    let first = span.first - 1;
+    add_gram(width, d, jacobians, &mut gram[first * d * d..(first + span.count) * d * d]);
+    add_products(width, (1, residuals), (d, jacobians), &mut gradient[first * d..(first + span.count) * d]);
+    // Products of a point with the one before: across the border of a tile, from the halo.
+    if first > 0 {
+        let halo = &scratch.halo[d * chain.output_offset..d * (chain.output_offset + width)];
+        add_products(width, (d, halo), (d, &jacobians[..d * width]), &mut off[(first - 1) * d * d..first * d * d]);
     }
+    let inside = (span.count - 1) * d;
+    let (before, after) = (&jacobians[..inside * width], &jacobians[d * width..]);
+    add_products(width, (d, before), (d, after), &mut off[first * d * d..first * d * d + inside * d]);
 }
 
 /// The adjoint pass: S of every layer, from the outputs back to the first.
@@ -254,7 +234,7 @@ impl<T: Scalar> AdjointScratch<T> {
             first: jets(),
             second: jets(),
             adjoints: [adjoint(), adjoint()],
-            row: vec![T::ZERO; network.widest],
+            row: vec![T::ZERO; 2 * network.widest],
         }
     }
 }
@@ -318,10 +298,7 @@ fn pull_back<T: Scalar>(
 ) {
     if !second.is_empty() {
         multiply(second, adjoint);
-        let points = pre.chunks_exact(d * width).zip(second.chunks_exact(width));
-        for ((pre, weight), out) in points.zip(out.chunks_exact_mut(d * d)) {
-            add_weighted_gram(width, pre, weight, row, out);
-        }
+        add_weighted_gram(width, d, pre, second, row, out);
     }
     if !first.is_empty() {
         multiply(adjoint, first);

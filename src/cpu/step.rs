@@ -1,85 +1,111 @@
 //! The step of a curve: a block-tridiagonal solve.
 
+use super::simd::vectorised;
 use crate::scalar::Scalar;
 
 /// Off-diagonal of Λ, damping in the H¹ norm of the curve; a little less than ½ keeps a uniform shift from being free.
 pub(crate) const COUPLING: f64 = 0.5 * (1.0 - 1e-3);
 
-/// Room for one solve with up to n blocks of d × d.
+/// One damped system (H + λs Λ⊗I) δ = −g in blocks of d × d, for n points.
+#[derive(Clone, Copy)]
+pub(crate) struct System<'a, T> {
+    /// G_i, `[n, d, d]`.
+    pub gram: &'a [T],
+    /// S_i, `[n, d, d]`, or nothing for the Gauss–Newton matrix.
+    pub curvature: Option<&'a [T]>,
+    /// J_i J_{i+1}ᵀ, `[n, d, d]`; the last is not used.
+    pub off: &'a [T],
+    /// J_i r_i, `[n, d]`.
+    pub gradient: &'a [T],
+    /// λs.
+    pub damping: T,
+}
+
+/// Room for one solve.
 pub(crate) struct Solver<T> {
+    d: usize,
     pivot: Vec<T>,
-    /// D_i⁻¹ B_i, `[n, d, d + 1]`: the last column is the right-hand side.
-    eliminated: Vec<T>,
+    /// D_i⁻¹ B_i, `[n, d, d]`.
+    blocks: Vec<T>,
+    /// D_i⁻¹ b_i, `[n, d]`.
+    sides: Vec<T>,
 }
 
 impl<T: Scalar> Solver<T> {
-    pub fn new(blocks: usize, d: usize) -> Self {
-        Self { pivot: vec![T::ZERO; d * d], eliminated: vec![T::ZERO; blocks * d * (d + 1)] }
+    pub fn new(points: usize, d: usize) -> Self {
+        let zeros = |n: usize| vec![T::ZERO; n];
+        Self { d, pivot: zeros(d * d), blocks: zeros(points * d * d), sides: zeros(points * d) }
     }
 
-    /// Solves (H + λs Λ⊗I) δ = −g block by block from the first point to the last, with pivoting inside the d × d blocks, so that an
-    /// indefinite H is allowed.
-    ///
-    /// `diagonal(i)` writes block (i, i) of H; `off` holds the blocks J_i J_{i+1}ᵀ `[n − 1, d, d]`, which enter H with a minus;
-    /// `gradient` and `delta` are `[n, d]`. Returns g · δ, which is NaN where a pivot block was singular.
-    pub fn solve(
-        &mut self,
-        d: usize,
-        damping: T,
-        mut diagonal: impl FnMut(usize, &mut [T]),
-        off: &[T],
-        gradient: &[T],
-        delta: &mut [T],
-    ) -> f64 {
-        let n = gradient.len() / d;
-        let (square, wide) = (d * d, d * (d + 1));
-        let coupling = damping * T::from_f64(COUPLING);
+    /// Solves block by block from the first point to the last, with pivoting inside the blocks, so that an indefinite H is
+    /// allowed. Writes δ `[n, d]` and returns g · δ, which is NaN where a block was singular.
+    pub fn solve(&mut self, system: System<'_, T>, delta: &mut [T]) -> f64 {
+        vectorised(
+            #[inline(always)]
+            || match self.d {
+                1 => self.sized::<1>(system, delta),
+                2 => self.sized::<2>(system, delta),
+                3 => self.sized::<3>(system, delta),
+                4 => self.sized::<4>(system, delta),
+                6 => self.sized::<6>(system, delta),
+                8 => self.sized::<8>(system, delta),
+                16 => self.sized::<16>(system, delta),
+                _ => self.sized::<0>(system, delta),
+            },
+        )
+    }
+
+    /// The same with d known to the compiler; 0 stands for any other.
+    #[inline(always)]
+    fn sized<const D: usize>(&mut self, system: System<'_, T>, delta: &mut [T]) -> f64 {
+        let d = if D > 0 { D } else { self.d };
+        let square = d * d;
+        let n = system.gradient.len() / d;
+        let coupling = system.damping * T::from_f64(COUPLING);
+        let two = T::from_f64(2.0);
         for i in 0..n {
-            diagonal(i, &mut self.pivot);
-            for k in 0..d {
-                self.pivot[k * d + k] += damping;
+            let block = i * square..(i + 1) * square;
+            for (p, &g) in self.pivot.iter_mut().zip(&system.gram[block.clone()]) {
+                *p = two * g;
             }
-            let (before, rest) = self.eliminated.split_at_mut(i * wide);
-            let block = &mut rest[..wide];
-            // Right-hand sides: block (i, i + 1) of the matrix, then −g.
-            for r in 0..d {
-                let row = &mut block[r * (d + 1)..(r + 1) * (d + 1)];
-                if i + 1 < n {
-                    for (to, &from) in row.iter_mut().zip(&off[i * square + r * d..i * square + (r + 1) * d]) {
-                        *to = -from;
-                    }
-                    row[r] -= coupling;
-                } else {
-                    row.fill(T::ZERO);
+            if let Some(curvature) = system.curvature {
+                for (p, &s) in self.pivot.iter_mut().zip(&curvature[block.clone()]) {
+                    *p += s;
                 }
-                row[d] = -gradient[i * d + r];
+            }
+            let (before, right) = self.blocks[..block.end].split_at_mut(block.start);
+            let (side_before, side) = self.sides[..(i + 1) * d].split_at_mut(i * d);
+            for (k, (x, &off)) in right.iter_mut().zip(&system.off[block.clone()]).enumerate() {
+                let last = i + 1 == n;
+                *x = if last { T::ZERO } else { -off };
+                if k % (d + 1) == 0 {
+                    self.pivot[k] += system.damping;
+                    *x -= if last { T::ZERO } else { coupling };
+                }
+            }
+            for (x, &g) in side.iter_mut().zip(&system.gradient[i * d..(i + 1) * d]) {
+                *x = -g;
             }
             if i > 0 {
-                eliminate(
-                    d,
-                    coupling,
-                    &off[(i - 1) * square..i * square],
-                    &before[(i - 1) * wide..],
-                    &mut self.pivot,
-                    block,
-                );
+                let off = &system.off[block.start - square..block.start];
+                let (solved, rhs) = (&before[block.start - square..], &side_before[(i - 1) * d..]);
+                eliminate(d, coupling, off, solved, rhs, &mut self.pivot, side);
             }
-            solve_block(d, &mut self.pivot, block);
+            solve_block(d, &mut self.pivot, right, side);
         }
         let mut slope = 0.0;
         for i in (0..n).rev() {
-            let block = &self.eliminated[i * wide..(i + 1) * wide];
             let (delta, after) = delta.split_at_mut((i + 1) * d);
             for r in 0..d {
-                let row = &block[r * (d + 1)..(r + 1) * (d + 1)];
-                let mut value = row[d];
+                let mut value = self.sides[i * d + r];
                 if i + 1 < n {
+                    let row = &self.blocks[i * square + r * d..i * square + (r + 1) * d];
                     for (&x, &y) in row.iter().zip(&after[..d]) {
                         value -= x * y;
                     }
                 }
                 delta[i * d + r] = value;
-                slope += (gradient[i * d + r] * value).to_f64();
+                slope += (system.gradient[i * d + r] * value).to_f64();
             }
         }
         slope
@@ -88,26 +114,23 @@ impl<T: Scalar> Solver<T> {
 
 /// Takes Bᵀ · (D⁻¹ [B | b]) of the block before off this one, where B = −off − coupling · I.
 #[inline(always)]
-fn eliminate<T: Scalar>(d: usize, coupling: T, off: &[T], before: &[T], pivot: &mut [T], block: &mut [T]) {
+fn eliminate<T: Scalar>(d: usize, coupling: T, off: &[T], solved: &[T], rhs: &[T], pivot: &mut [T], side: &mut [T]) {
     for k in 0..d {
-        let (solved, rhs) = before[k * (d + 1)..(k + 1) * (d + 1)].split_at(d);
+        let row = &solved[k * d..(k + 1) * d];
         for r in 0..d {
-            let mut b = -off[k * d + r];
-            if k == r {
-                b -= coupling;
+            let b = if k == r { off[k * d + r] + coupling } else { off[k * d + r] };
+            for (p, &s) in pivot[r * d..(r + 1) * d].iter_mut().zip(row) {
+                *p += b * s;
             }
-            for (p, &s) in pivot[r * d..(r + 1) * d].iter_mut().zip(solved) {
-                *p -= b * s;
-            }
-            block[r * (d + 1) + d] -= b * rhs[0];
+            side[r] += b * rhs[k];
         }
     }
 }
 
-/// Replaces `block` `[d, d + 1]` by pivot⁻¹ · block, by Gauss–Jordan elimination with row pivoting.
+/// Replaces `right` `[d, d]` and `side` `[d]` by pivot⁻¹ times them, by Gauss–Jordan elimination with row pivoting.
 #[inline(always)]
-fn solve_block<T: Scalar>(d: usize, pivot: &mut [T], block: &mut [T]) {
-    let wide = d + 1;
+fn solve_block<T: Scalar>(d: usize, pivot: &mut [T], right: &mut [T], side: &mut [T]) {
+    let (pivot, right, side) = (&mut pivot[..d * d], &mut right[..d * d], &mut side[..d]);
     for k in 0..d {
         let mut best = k;
         for r in k + 1..d {
@@ -116,33 +139,30 @@ fn solve_block<T: Scalar>(d: usize, pivot: &mut [T], block: &mut [T]) {
             }
         }
         if best != k {
-            for c in k..d {
+            for c in 0..d {
                 pivot.swap(k * d + c, best * d + c);
+                right.swap(k * d + c, best * d + c);
             }
-            for c in 0..wide {
-                block.swap(k * wide + c, best * wide + c);
-            }
+            side.swap(k, best);
         }
         let inverse = T::ONE / pivot[k * d + k];
-        for c in k + 1..d {
+        for c in 0..d {
             pivot[k * d + c] *= inverse;
+            right[k * d + c] *= inverse;
         }
-        for x in &mut block[k * wide..(k + 1) * wide] {
-            *x *= inverse;
-        }
+        side[k] *= inverse;
         for r in 0..d {
             if r == k {
                 continue;
             }
             let factor = pivot[r * d + k];
-            for c in k + 1..d {
-                let x = pivot[k * d + c];
+            for c in 0..d {
+                let (x, y) = (pivot[k * d + c], right[k * d + c]);
                 pivot[r * d + c] -= factor * x;
+                right[r * d + c] -= factor * y;
             }
-            for c in 0..wide {
-                let x = block[k * wide + c];
-                block[r * wide + c] -= factor * x;
-            }
+            let x = side[k];
+            side[r] -= factor * x;
         }
     }
 }
