@@ -3,7 +3,7 @@
 use super::activation::Order;
 use super::curve::{Curve, Need, Span, curve_size, tiles};
 use super::decode::DecodeScratch;
-use super::energy::{LineariseScratch, clear, evaluate, linearise};
+use super::energy::{LineariseScratch, clear, evaluate, gradient, linearise};
 use super::gram::chord_sums;
 use super::network::Network;
 use super::step::{Solver, System};
@@ -35,6 +35,7 @@ pub(crate) struct CpuBackend<'a, T> {
     linearise: LineariseScratch<T>,
     value_points: usize,
     tangent_points: usize,
+    gradient_points: usize,
 }
 
 impl<'a, T: Scalar> CpuBackend<'a, T> {
@@ -53,9 +54,10 @@ impl<'a, T: Scalar> CpuBackend<'a, T> {
             curves: (0..count).map(|_| Curve::new(network, segments)).collect(),
             solver: Solver::new(segments - 1, d),
             decode: DecodeScratch::new(network, value_points),
-            linearise: LineariseScratch::new(network, tangent_points),
+            linearise: LineariseScratch::new(network, tangent_points, value_points),
             value_points,
             tangent_points,
+            gradient_points: value_points,
         }
     }
 
@@ -128,6 +130,16 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
                 linearise(self.network, &tile, &mut self.curves, newton, &mut self.linearise);
             }
         }
+        for curve in self.curves.iter_mut().filter(|c| c.need == Need::Gradient) {
+            curve.gradient.fill(T::ZERO);
+        }
+        for tile in self.tiles(self.gradient_points, false, |c| c.need == Need::Gradient) {
+            gradient(self.network, &tile, &mut self.curves, &mut self.linearise);
+        }
+        for curve in self.curves.iter_mut().filter(|c| c.need == Need::Gradient) {
+            curve.progress.gradient_found();
+            curve.need = Need::Step;
+        }
         for curve in self.curves.iter_mut().filter(|c| c.need == Need::Linearise) {
             curve.progress.linearised();
             curve.need = Need::Step;
@@ -150,6 +162,7 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
                     .map(|g| g.to_f64())
                     .sum();
                 let stiffness = 2.0 * trace / (inner * d) as f64;
+                let finest = curve.grid + 1 == self.grids.len();
                 let Curve { gram, off, curvature, gradient, steps, progress, .. } = curve;
                 let system = System {
                     gram: &gram[..inner * d * d],
@@ -159,8 +172,12 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
                     damping: T::from_f64(progress.damping * LEVELS[level] * stiffness),
                 };
                 let slope = self.solver.solve(system, &mut steps[level][..inner * d]);
-                progress.solved(&self.policy, level, slope);
+                progress.solved(&self.policy, finest, level, slope);
                 if progress.is_over().is_some() {
+                    continue;
+                }
+                if progress.take_outdated() {
+                    curve.need = Need::Linearise;
                     continue;
                 }
             }
@@ -192,7 +209,7 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
         let (d, data_dim) = (self.network.latent_dim, self.network.data_dim);
         for k in 0..self.curves.len() {
             let curve = &mut self.curves[k];
-            if curve.need == Need::Nothing {
+            if matches!(curve.need, Need::Nothing | Need::Linearise) {
                 continue;
             }
             let next = match curve.progress.is_over() {
@@ -202,12 +219,16 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
                     curve.progress.judge(&self.policy, 0.5 * energy)
                 }
             };
+            let last_grid = curve.grid + 1 == self.grids.len();
             let status = match next {
-                Next::Linearise => {
+                Next::Linearise | Next::Gradient => {
                     let length = (curve.segments + 1) * d;
                     curve.points[..length].copy_from_slice(&curve.trial[..length]);
-                    curve.need = Need::Linearise;
-                    continue;
+                    if last_grid || !curve.progress.leaves_coarse_grids() {
+                        curve.need = if next == Next::Gradient { Need::Gradient } else { Need::Linearise };
+                        continue;
+                    }
+                    Status::MaxIterations
                 }
                 Next::Try => {
                     curve.need = Need::Step;
@@ -221,7 +242,7 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
                 }
                 Next::Stop(status) => status,
             };
-            if status != Status::NonFinite && curve.grid + 1 < self.grids.len() {
+            if status != Status::NonFinite && !last_grid {
                 curve.grid += 1;
                 let coarse = (curve.segments + 1) * d;
                 curve.segments = self.grids[curve.grid];

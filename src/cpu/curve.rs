@@ -11,6 +11,7 @@ pub(crate) enum Need {
     /// Free.
     Nothing,
     Linearise,
+    Gradient,
     Step,
     Search,
 }

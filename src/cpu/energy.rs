@@ -74,8 +74,8 @@ pub(crate) struct LineariseScratch<T> {
 }
 
 impl<T: Scalar> LineariseScratch<T> {
-    pub fn new(network: &Network<T>, points: usize) -> Self {
-        let adjoint = || with_spare_row(points, network.widest);
+    pub fn new(network: &Network<T>, points: usize, gradient_points: usize) -> Self {
+        let adjoint = || with_spare_row(points.max(gradient_points), network.widest);
         Self {
             tangents: Tangents::new(network, points),
             adjoints: [adjoint(), adjoint()],
@@ -125,6 +125,41 @@ pub(crate) fn linearise<T: Scalar>(
         }
         if newton {
             curvatures(network, chain, tile, points, curves, scratch);
+        }
+    }
+}
+
+/// The gradient alone at a tile's interior points, by one adjoint row a point.
+pub(crate) fn gradient<T: Scalar>(
+    network: &Network<T>,
+    tile: &[Span],
+    curves: &mut [Curve<T>],
+    scratch: &mut LineariseScratch<T>,
+) {
+    let d = network.latent_dim;
+    let points = tile.last().map_or(0, |span| span.row + span.count);
+    let adjoints = &mut scratch.adjoints;
+    for chain in &network.chains {
+        for span in tile {
+            residuals(network, chain, span, &curves[span.curve], &mut adjoints[0]);
+        }
+        for (k, layer) in chain.layers.iter().enumerate().rev() {
+            for span in tile {
+                let first = &curves[span.curve].first[chain.first_layer + k];
+                if !first.is_empty() {
+                    multiply(&mut adjoints[0][span.rows(layer.outputs)], &first[span.points(layer.outputs)]);
+                }
+            }
+            let [from, to] = &mut *adjoints;
+            layer.backward(points, from, to);
+            adjoints.swap(0, 1);
+        }
+        for span in tile {
+            let first = span.first - 1;
+            let gradient = &mut curves[span.curve].gradient[first * d..(first + span.count) * d];
+            for (g, &a) in gradient.iter_mut().zip(&adjoints[0][span.rows(d)]) {
+                *g += a;
+            }
         }
     }
 }

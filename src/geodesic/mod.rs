@@ -9,6 +9,12 @@ use ndarray::{Array1, Array3};
 use crate::error::{Error, Result};
 use crate::scalar::Scalar;
 
+/// Segments of the coarsest grid, and how many times finer the next one is.
+const COARSEST: usize = 8;
+const REFINEMENT: usize = 4;
+/// Tolerance on grids coarser than the last: their own error is larger.
+const COARSE_TOLERANCE: f64 = 1e-3;
+
 /// How geodesics are discretised and when the solver stops.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -52,6 +58,7 @@ impl Options {
         let epsilon = T::EPSILON.to_f64();
         policy::Policy {
             tolerance: self.tolerance.unwrap_or(if epsilon > 1e-10 { 1e-6 } else { 1e-10 }),
+            coarse_tolerance: COARSE_TOLERANCE,
             noise: 32.0 * epsilon,
             max_iterations: self.max_iterations,
         }
@@ -59,9 +66,12 @@ impl Options {
 
     /// Segments of every grid, coarse to fine.
     pub(crate) fn grids(&self) -> Vec<usize> {
-        let mut grids: Vec<usize> =
-            std::env::var("GRIDS").map(|g| g.split(',').filter_map(|x| x.parse().ok()).collect()).unwrap_or_default();
-        grids.retain(|&g| g < self.segments);
+        let mut grids = Vec::new();
+        let mut coarse = COARSEST;
+        while self.coarse_to_fine && 2 * coarse <= self.segments {
+            grids.push(coarse);
+            coarse *= REFINEMENT;
+        }
         grids.push(self.segments);
         grids
     }

@@ -1,9 +1,15 @@
 //! The rules by which one curve moves: which step is tried next, what is accepted, when a curve is done.
 //!
 //! Pure decisions on a few numbers per curve, the same on every device. A step solves
-//! (H + λ s (Λ ⊗ I)) δ = −∇E, damped in the H¹ norm of the curve with strength λ. The boldest step is tried first; where the
-//! energy falls about as the quadratic model says, that is all. Otherwise the other candidates are tried as well and the
-//! lowest energy wins. H is the Gauss–Newton matrix at first and the full Hessian once steps gain little.
+//! (H + λ s (Λ ⊗ I)) δ = −∇E, damped in the H¹ norm of the curve with strength λ.
+//!
+//! - The boldest step is tried first; where the energy falls about as the quadratic model says, that is all. Otherwise the other
+//!   candidates are tried as well and the lowest energy wins.
+//! - H is the Gauss–Newton matrix at first, and the full Hessian once a step gained what was promised or gained little.
+//! - A curve whose bold step once failed is hard: it keeps to the Gauss–Newton matrix until steps gain little, and leaves a coarse
+//!   grid at once, since what it finds there says little about the fine one.
+//! - Behind a trusted Newton step only the gradient is found anew (one adjoint row a point instead of d tangents): it
+//!   tells whether the curve is done, and otherwise gives a chord step with the Hessian at hand while those contract.
 
 use super::Status;
 
@@ -14,9 +20,15 @@ pub(crate) const CANDIDATES: [(usize, f64); 6] = [(0, 1.0), (0, 0.4), (1, 1.0), 
 /// λ of a fresh curve.
 const FIRST_DAMPING: f64 = 1.0;
 /// The bold step is taken without looking at others where it gains this share of what the model promises.
-const BOLD_SHARE: f64 = 0.5;
-/// The Hessian takes over from the Gauss–Newton matrix once a step gains less than this share of the energy.
-const NEWTON_GAIN: f64 = 1e-3;
+const BOLD_SHARE: f64 = 0.3;
+/// The model is trusted where the gain is this share of the promise, or the inverse of it, or between.
+const TRUST: f64 = 0.6;
+/// λ shrinks by this factor behind a trusted step.
+const TRUSTED_SHRINKAGE: f64 = 1.0 / 64.0;
+/// A step that gains less than this share of the energy gains little.
+const LITTLE: f64 = 3e-3;
+/// Chord steps go on while ∇E · δ shrinks by this factor each time.
+const CONTRACTION: f64 = 0.3;
 /// λ grows by this factor where no candidate lowers the energy.
 const GROWTH: f64 = 64.0;
 /// λ never falls below this.
@@ -29,6 +41,8 @@ const MOST_DAMPING: f64 = 1e12;
 pub(crate) struct Policy {
     /// Converged where |∇E · δ| ≤ tolerance · E.
     pub tolerance: f64,
+    /// The same on grids coarser than the last.
+    pub coarse_tolerance: f64,
     /// Share of the energy that rounding can hide.
     pub noise: f64,
     /// Linearisations at most.
@@ -40,6 +54,8 @@ pub(crate) struct Policy {
 pub(crate) enum Next {
     /// Linearise at the curve just tried.
     Linearise,
+    /// Find the gradient alone there, to go on with the Hessian at hand.
+    Gradient,
     /// Solve for the levels still missing and try the next candidate.
     Try,
     /// Evaluate this candidate again, with derivatives: it won. `None`: the curve as it stands, which is done.
@@ -70,6 +86,14 @@ pub(crate) struct Progress {
     /// ∇E · δ for every level solved so far at this point.
     pub slopes: [Option<f64>; 3],
     best: Option<(usize, f64)>,
+    /// The Hessian at hand belongs to an earlier point.
+    chord: bool,
+    /// The Hessian at hand is too old: the curve must be linearised before the next step.
+    outdated: bool,
+    /// ∇E · δ of the step before.
+    last_slope: f64,
+    /// A bold step has failed.
+    hard: bool,
     /// The values at hand belong to a rejected candidate.
     stale: bool,
     /// The curve is done, once its values are those of its points.
@@ -86,6 +110,10 @@ impl Progress {
             iterations: 0,
             slopes: [None; 3],
             best: None,
+            chord: false,
+            outdated: false,
+            last_slope: 0.0,
+            hard: false,
             stale: false,
             status: None,
         }
@@ -120,10 +148,28 @@ impl Progress {
     /// Called after a linearisation, before the first solve at this point.
     pub fn linearised(&mut self) {
         self.iterations += 1;
+        self.chord = false;
         self.begin_search();
     }
 
-    /// True where a solve has found the curve done.
+    /// Called after the gradient alone was found anew.
+    pub fn gradient_found(&mut self) {
+        self.chord = true;
+        self.last_slope = self.slopes[0].unwrap_or(0.0);
+        self.begin_search();
+    }
+
+    /// True, once, where a solve has found the Hessian at hand too old.
+    pub fn take_outdated(&mut self) -> bool {
+        std::mem::take(&mut self.outdated)
+    }
+
+    /// True where more work on a grid that is not the last would not pay.
+    pub fn leaves_coarse_grids(&self) -> bool {
+        self.hard
+    }
+
+    /// The status that a solve has found, if any.
     pub fn is_over(&self) -> Option<Status> {
         self.status.filter(|_| self.phase == Phase::Candidate(0))
     }
@@ -135,15 +181,18 @@ impl Progress {
     }
 
     /// Called with ∇E · δ of a level just solved.
-    pub fn solved(&mut self, policy: &Policy, level: usize, slope: f64) {
+    pub fn solved(&mut self, policy: &Policy, finest: bool, level: usize, slope: f64) {
         self.slopes[level] = Some(slope);
         if level > 0 {
             return;
         }
         // A damped step promises about 1/(1 + λ) of what an undamped one would.
         let promise = slope.abs() * (1.0 + LEVELS[0] * self.damping);
-        if promise <= policy.tolerance * self.energy {
+        let tolerance = if finest { policy.tolerance } else { policy.coarse_tolerance };
+        if promise <= tolerance * self.energy {
             self.status = Some(Status::Converged);
+        } else if self.chord && slope.abs() > CONTRACTION * self.last_slope.abs() {
+            self.outdated = true;
         } else if self.iterations >= policy.max_iterations {
             self.status = Some(Status::MaxIterations);
         }
@@ -161,7 +210,11 @@ impl Progress {
             }
             Phase::Settle => match (self.status, self.best) {
                 (Some(status), _) => Next::Stop(status),
-                (None, best) => self.accept(best.map_or(0, |(k, _)| CANDIDATES[k].0), energy),
+                (None, Some((k, _))) => self.accept(CANDIDATES[k].0, energy),
+                (None, None) => {
+                    self.stale = false;
+                    Next::Linearise
+                }
             },
             Phase::Candidate(k) => self.judge_candidate(policy, k, energy),
         }
@@ -175,6 +228,11 @@ impl Progress {
         if k == 0 && falls && self.energy - energy >= BOLD_SHARE * -0.5 * slope {
             return self.accept(level, energy);
         }
+        if self.chord {
+            self.phase = Phase::Settle;
+            return Next::Settle(None);
+        }
+        self.hard = true;
         if falls && self.best.is_none_or(|(_, lowest)| energy < lowest) {
             self.best = Some((k, energy));
         }
@@ -209,13 +267,18 @@ impl Progress {
         Next::Settle(None)
     }
 
+    /// A step to the given energy is taken.
     fn accept(&mut self, level: usize, energy: f64) -> Next {
-        if self.energy - energy < NEWTON_GAIN * self.energy {
-            self.newton = true;
-        }
-        self.damping = (self.damping * LEVELS[level]).max(LEAST_DAMPING);
+        let gain = self.energy - energy;
+        let promise = -0.5 * self.slopes[level].unwrap_or(0.0);
+        let trusted = level == 0 && (TRUST..=1.0 / TRUST).contains(&(gain / promise));
+        let stepped_by_newton = self.newton;
+        let little = gain < LITTLE * self.energy;
+        self.newton = if self.hard { little } else { self.newton || little || trusted };
+        let shrinkage = if trusted && !self.hard { TRUSTED_SHRINKAGE } else { LEVELS[level] };
+        self.damping = (self.damping * shrinkage).max(LEAST_DAMPING);
         self.energy = energy;
         self.stale = false;
-        Next::Linearise
+        if trusted && stepped_by_newton { Next::Gradient } else { Next::Linearise }
     }
 }
