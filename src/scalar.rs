@@ -203,7 +203,16 @@ macro_rules! shared_methods {
 
 impl Scalar for f32 {
     shared_methods!(
-        f32, u32, 23, f32s, partial_load_f32s, splat_f32s, mul_add_f32s, add_f32s, sub_f32s, reduce_sum_f32s
+        f32,
+        u32,
+        23,
+        f32s,
+        partial_load_f32s,
+        splat_f32s,
+        mul_add_f32s,
+        add_f32s,
+        sub_f32s,
+        reduce_sum_f32s
     );
 
     const EXP_MIN: f32 = -87.0;
@@ -243,7 +252,16 @@ impl Scalar for f32 {
 
 impl Scalar for f64 {
     shared_methods!(
-        f64, u64, 52, f64s, partial_load_f64s, splat_f64s, mul_add_f64s, add_f64s, sub_f64s, reduce_sum_f64s
+        f64,
+        u64,
+        52,
+        f64s,
+        partial_load_f64s,
+        splat_f64s,
+        mul_add_f64s,
+        add_f64s,
+        sub_f64s,
+        reduce_sum_f64s
     );
 
     const EXP_MIN: f64 = -708.0;

@@ -35,7 +35,6 @@ pub(crate) struct CpuBackend<'a, T> {
     linearise: LineariseScratch<T>,
     value_points: usize,
     tangent_points: usize,
-    gradient_points: usize,
 }
 
 impl<'a, T: Scalar> CpuBackend<'a, T> {
@@ -57,7 +56,6 @@ impl<'a, T: Scalar> CpuBackend<'a, T> {
             linearise: LineariseScratch::new(network, tangent_points, value_points),
             value_points,
             tangent_points,
-            gradient_points: value_points,
         }
     }
 
@@ -68,7 +66,7 @@ impl<'a, T: Scalar> CpuBackend<'a, T> {
         tiles(runs, limit)
     }
 
-    /// Room between the last grid's energy scale and the one that results report.
+    /// Reports a curve that is done, with energies no longer divided by N.
     fn finish(&self, curve: &Curve<T>, status: Status, finish: &mut dyn FnMut(Finished<'_, T>)) {
         let d = self.network.latent_dim;
         let n = curve.segments as f64;
@@ -120,28 +118,28 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
     }
 
     fn linearise(&mut self) -> Result<()> {
-        for curve in self.curves.iter_mut().filter(|c| c.need == Need::Linearise) {
-            clear(curve);
+        for curve in &mut self.curves {
+            match curve.need {
+                Need::Linearise => clear(curve),
+                Need::Gradient => curve.gradient.fill(T::ZERO),
+                _ => {}
+            }
         }
         for newton in [false, true] {
-            for tile in
-                self.tiles(self.tangent_points, false, |c| c.need == Need::Linearise && c.progress.newton == newton)
-            {
+            let pick = |c: &Curve<T>| c.need == Need::Linearise && c.progress.newton == newton;
+            for tile in self.tiles(self.tangent_points, false, pick) {
                 linearise(self.network, &tile, &mut self.curves, newton, &mut self.linearise);
             }
         }
-        for curve in self.curves.iter_mut().filter(|c| c.need == Need::Gradient) {
-            curve.gradient.fill(T::ZERO);
-        }
-        for tile in self.tiles(self.gradient_points, false, |c| c.need == Need::Gradient) {
+        for tile in self.tiles(self.value_points, false, |c| c.need == Need::Gradient) {
             gradient(self.network, &tile, &mut self.curves, &mut self.linearise);
         }
-        for curve in self.curves.iter_mut().filter(|c| c.need == Need::Gradient) {
-            curve.progress.gradient_found();
-            curve.need = Need::Step;
-        }
-        for curve in self.curves.iter_mut().filter(|c| c.need == Need::Linearise) {
-            curve.progress.linearised();
+        for curve in &mut self.curves {
+            match curve.need {
+                Need::Linearise => curve.progress.linearised(),
+                Need::Gradient => curve.progress.gradient_found(),
+                _ => continue,
+            }
             curve.need = Need::Step;
         }
         Ok(())
@@ -149,34 +147,16 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
 
     fn step(&mut self) -> Result<()> {
         let d = self.network.latent_dim;
-        for curve in &mut self.curves {
-            if curve.need != Need::Step {
-                continue;
-            }
+        for curve in self.curves.iter_mut().filter(|c| c.need == Need::Step) {
             let Some((level, length)) = curve.progress.candidate() else { continue };
-            let inner = curve.segments - 1;
             if curve.progress.slopes[level].is_none() {
-                let trace: f64 = curve.gram[..inner * d * d]
-                    .chunks_exact(d * d)
-                    .flat_map(|g| g.iter().step_by(d + 1))
-                    .map(|g| g.to_f64())
-                    .sum();
-                let stiffness = 2.0 * trace / (inner * d) as f64;
                 let finest = curve.grid + 1 == self.grids.len();
-                let Curve { gram, off, curvature, gradient, steps, progress, .. } = curve;
-                let system = System {
-                    gram: &gram[..inner * d * d],
-                    curvature: progress.newton.then_some(&curvature[..inner * d * d]),
-                    off: &off[..inner * d * d],
-                    gradient: &gradient[..inner * d],
-                    damping: T::from_f64(progress.damping * LEVELS[level] * stiffness),
-                };
-                let slope = self.solver.solve(system, &mut steps[level][..inner * d]);
-                progress.solved(&self.policy, finest, level, slope);
-                if progress.is_over().is_some() {
+                let slope = solve(&mut self.solver, d, curve, level);
+                curve.progress.solved(&self.policy, finest, level, slope);
+                if curve.progress.is_over().is_some() {
                     continue;
                 }
-                if progress.take_outdated() {
+                if curve.progress.take_outdated() {
                     curve.need = Need::Linearise;
                     continue;
                 }
@@ -188,15 +168,14 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
     }
 
     fn search(&mut self) -> Result<()> {
-        for order in [Order::Value, Order::First, Order::Second] {
-            let wanted = |c: &Curve<T>| match (c.progress.keeps_derivatives(), c.progress.newton) {
-                (false, _) => Order::Value,
-                (true, false) => Order::Second,
-                (true, true) => Order::Second,
-            };
+        for (derivatives, order) in [(false, Order::Value), (true, Order::Second)] {
             // The first time, and on a new grid, the ends are decoded too; they never move.
             for ends in [true, false] {
-                let pick = |c: &Curve<T>| c.need == Need::Search && wanted(c) == order && c.progress.is_new() == ends;
+                let pick = |c: &Curve<T>| {
+                    c.need == Need::Search
+                        && c.progress.keeps_derivatives() == derivatives
+                        && c.progress.is_new() == ends
+                };
                 for tile in self.tiles(self.value_points, ends, pick) {
                     evaluate(self.network, &tile, &mut self.curves, order, &mut self.decode);
                 }
@@ -261,6 +240,23 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
     }
 }
 
+/// Solves for δ of one damping level; returns ∇E · δ, divided by N.
+fn solve<T: Scalar>(solver: &mut Solver<T>, d: usize, curve: &mut Curve<T>, level: usize) -> f64 {
+    let inner = curve.segments - 1;
+    let Curve { gram, off, curvature, gradient, steps, progress, .. } = curve;
+    let gram = &gram[..inner * d * d];
+    let trace: f64 = gram.chunks_exact(d * d).flat_map(|g| g.iter().step_by(d + 1)).map(|g| g.to_f64()).sum();
+    let stiffness = 2.0 * trace / (inner * d) as f64;
+    let system = System {
+        gram,
+        curvature: progress.newton.then_some(&curvature[..inner * d * d]),
+        off: &off[..inner * d * d],
+        gradient: &gradient[..inner * d],
+        damping: T::from_f64(progress.damping * LEVELS[level] * stiffness),
+    };
+    solver.solve(system, &mut steps[level][..inner * d])
+}
+
 /// trial = points + length · δ.
 fn walk<T: Scalar>(curve: &mut Curve<T>, d: usize, level: usize, length: f64) {
     let length = T::from_f64(length);
@@ -268,7 +264,7 @@ fn walk<T: Scalar>(curve: &mut Curve<T>, d: usize, level: usize, length: f64) {
     curve.trial[..d].copy_from_slice(&curve.points[..d]);
     let points = curve.trial[inner.clone()].iter_mut().zip(&curve.points[inner.clone()]);
     for ((to, &from), &step) in points.zip(&curve.steps[level]) {
-        *to = step.fma(length, from);
+        *to = from + step * length;
     }
     let end = curve.segments * d..(curve.segments + 1) * d;
     curve.trial[end.clone()].copy_from_slice(&curve.points[end]);

@@ -144,8 +144,14 @@ fn block<S: Simd, T: Scalar, const A: usize, const B: usize>(
     stride: usize,
 ) {
     let mut sums = [[T::zero_lanes(simd); B]; A];
-    let a: [(&[T::Lanes<S>], &[T]); A] = std::array::from_fn(#[inline(always)] |i| T::lanes(simd, &a[i * width..(i + 1) * width]));
-    let b: [(&[T::Lanes<S>], &[T]); B] = std::array::from_fn(#[inline(always)] |j| T::lanes(simd, &b[j * width..(j + 1) * width]));
+    let a: [(&[T::Lanes<S>], &[T]); A] = std::array::from_fn(
+        #[inline(always)]
+        |i| T::lanes(simd, &a[i * width..(i + 1) * width]),
+    );
+    let b: [(&[T::Lanes<S>], &[T]); B] = std::array::from_fn(
+        #[inline(always)]
+        |j| T::lanes(simd, &b[j * width..(j + 1) * width]),
+    );
     let whole = a[0].0.len();
     for k in 0..whole {
         for i in 0..A {
@@ -157,7 +163,8 @@ fn block<S: Simd, T: Scalar, const A: usize, const B: usize>(
     if !a[0].1.is_empty() {
         for i in 0..A {
             for j in 0..B {
-                sums[i][j] = T::fma_lanes(simd, T::partial_lanes(simd, a[i].1), T::partial_lanes(simd, b[j].1), sums[i][j]);
+                sums[i][j] =
+                    T::fma_lanes(simd, T::partial_lanes(simd, a[i].1), T::partial_lanes(simd, b[j].1), sums[i][j]);
             }
         }
     }

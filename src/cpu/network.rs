@@ -86,8 +86,6 @@ pub(crate) struct Network<T> {
     pub chains: Vec<Chain<T>>,
     pub latent_dim: usize,
     pub data_dim: usize,
-    /// Number of layers of all heads.
-    pub layer_count: usize,
     /// The widest layer, the latent and the data space included.
     pub widest: usize,
 }
@@ -106,7 +104,6 @@ impl<T: Scalar> Network<T> {
         Self {
             latent_dim: decoder.latent_dim(),
             data_dim: output_offset,
-            layer_count: first_layer,
             widest: widths.max().unwrap_or(0).max(decoder.latent_dim()).max(output_offset),
             chains,
         }
@@ -115,10 +112,5 @@ impl<T: Scalar> Network<T> {
     /// Every layer with its number.
     pub fn layers(&self) -> impl Iterator<Item = &Dense<T>> {
         self.chains.iter().flat_map(|chain| &chain.layers)
-    }
-
-    /// Multiplications and additions of one row through all layers.
-    pub fn flops_per_row(&self) -> usize {
-        self.layers().map(|l| 2 * l.inputs * l.outputs).sum()
     }
 }

@@ -101,7 +101,7 @@ impl<T: Scalar> Solver<T> {
                 if i + 1 < n {
                     let row = &self.blocks[i * square + r * d..i * square + (r + 1) * d];
                     for (&x, &y) in row.iter().zip(&after[..d]) {
-                        value -= x * y;
+                        value = (-x).fma(y, value);
                     }
                 }
                 delta[i * d + r] = value;
@@ -120,9 +120,9 @@ fn eliminate<T: Scalar>(d: usize, coupling: T, off: &[T], solved: &[T], rhs: &[T
         for r in 0..d {
             let b = if k == r { off[k * d + r] + coupling } else { off[k * d + r] };
             for (p, &s) in pivot[r * d..(r + 1) * d].iter_mut().zip(row) {
-                *p += b * s;
+                *p = b.fma(s, *p);
             }
-            side[r] += b * rhs[k];
+            side[r] = b.fma(rhs[k], side[r]);
         }
     }
 }
@@ -155,14 +155,12 @@ fn solve_block<T: Scalar>(d: usize, pivot: &mut [T], right: &mut [T], side: &mut
             if r == k {
                 continue;
             }
-            let factor = pivot[r * d + k];
+            let factor = -pivot[r * d + k];
             for c in 0..d {
-                let (x, y) = (pivot[k * d + c], right[k * d + c]);
-                pivot[r * d + c] -= factor * x;
-                right[r * d + c] -= factor * y;
+                pivot[r * d + c] = factor.fma(pivot[k * d + c], pivot[r * d + c]);
+                right[r * d + c] = factor.fma(right[k * d + c], right[r * d + c]);
             }
-            let x = side[k];
-            side[r] -= factor * x;
+            side[r] = factor.fma(side[k], side[r]);
         }
     }
 }

@@ -9,7 +9,7 @@ pub(crate) fn straight_line<T: Scalar>(start: &[T], end: &[T], points: &mut [T])
     for (i, point) in points.chunks_exact_mut(d).enumerate() {
         let t = T::from_f64(i as f64 / segments as f64);
         for ((p, &a), &b) in point.iter_mut().zip(start).zip(end) {
-            *p = if i == segments { b } else { (b - a).fma(t, a) };
+            *p = if i == segments { b } else { a + (b - a) * t };
         }
     }
 }
@@ -33,7 +33,7 @@ pub(crate) fn resample<T: Scalar>(d: usize, from: &[T], to: &mut [T]) {
             let weight: f64 = others.map(|k| (x - k as f64) / (j as f64 - k as f64)).product();
             let weight = T::from_f64(weight);
             for (p, &q) in point.iter_mut().zip(&from[j * d..(j + 1) * d]) {
-                *p = q.fma(weight, *p);
+                *p += q * weight;
             }
         }
     }
