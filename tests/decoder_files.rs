@@ -45,10 +45,10 @@ fn bytes_of(dtype: Dtype, numbers: &[f64]) -> Vec<u8> {
 /// A safetensors file.
 fn file(dtype: Dtype, entries: &[Entry], metadata: &[(&str, &str)]) -> Vec<u8> {
     let bytes: Vec<Vec<u8>> = entries.iter().map(|(_, _, numbers)| bytes_of(dtype, numbers)).collect();
-    let tensors = entries.iter().zip(&bytes).map(|((key, shape, _), bytes)| {
-        // A counter of batches is an integer in every state_dict.
-        (key.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap())
-    });
+    let tensors = entries
+        .iter()
+        .zip(&bytes)
+        .map(|((key, shape, _), bytes)| (key.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
     let metadata: HashMap<String, String> = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     safetensors::serialize(tensors, Some(metadata)).unwrap()
 }
