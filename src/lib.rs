@@ -1,4 +1,44 @@
 //! The geometry that a trained decoder gives its latent space, for thousands of curves at once.
+//!
+//! A decoder f: R^d → R^D pulls the Euclidean metric of its outputs back to the latent space: G(z) = JᵀJ with J = ∂f/∂z. This
+//! crate computes with that metric: values, Jacobians, metrics, volumes, and above all geodesics, whose lengths are distances.
+//!
+//! | noun | what it is |
+//! | --- | --- |
+//! | [`Decoder`] | what is computed: layers and activations, from a file, from layers in memory, or a classical surface |
+//! | [`Device`] | where: the processor at present |
+//! | [`Model`] | a decoder on a device, with every operation as a method; arrays in and out are those of [`ndarray`] |
+//! | [`Options`] | how geodesics are discretised, and when the solver stops |
+//! | [`Geodesics`] | solved curves with energy, length, gradient, passes and [`Status`] |
+//!
+//! # Example
+//!
+//! On the unit sphere, in the coordinates (θ, φ), a quarter of the equator is π/2 long:
+//!
+//! ```
+//! use ndarray::array;
+//! use pullback::{Decoder, Device, Options, Status};
+//!
+//! let model = Device::best()?.load(&Decoder::sphere(1.0))?;
+//! let quarter = std::f32::consts::FRAC_PI_2;
+//! let (starts, ends) = (array![[quarter, 0.0]], array![[quarter, quarter]]);
+//!
+//! let found = model.geodesics(starts.view(), ends.view(), &Options::default())?;
+//! assert_eq!(found.status, [Status::Converged]);
+//! assert!((found.length[0] - quarter).abs() < 1e-3);
+//!
+//! let metric = model.metric(array![[0.5, 0.0]].view())?; // diag(1, sin² θ)
+//! assert!((metric[[0, 1, 1]] - 0.5f32.sin().powi(2)).abs() < 1e-6);
+//! # Ok::<(), pullback::Error>(())
+//! ```
+//!
+//! # Curves and lengths
+//!
+//! A curve is N + 1 points z_0 … z_N with fixed ends. Its chord energy E = N/2 · Σ ‖f(z_{i+1}) − f(z_i)‖² and length
+//! L = Σ ‖f(z_{i+1}) − f(z_i)‖ are taken in data space, and L² ≤ 2E, with equality at constant speed. A geodesic is a local
+//! minimum of E; its length falls short of the continuous one by O(1/N²).
+//!
+//! A curve's result depends on that curve alone, to the bit: not on its neighbours, their order, the number of threads or the run.
 
 #![deny(unsafe_code)]
 #![deny(missing_docs)]

@@ -1,0 +1,50 @@
+//! Values, Jacobians and metrics of many points.
+
+#[path = "../tests/fixtures/mod.rs"]
+mod fixtures;
+mod rates;
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use fixtures::{NAMES, Random, cast, decoder};
+use ndarray::Array2;
+use pullback::{Activation, Decoder, Device};
+use rates::{Bench, Rates, row_flops};
+
+const POINTS: usize = 8192;
+
+fn operations(criterion: &mut Criterion) {
+    for name in NAMES {
+        bench(criterion, name, &decoder(name));
+    }
+    let wide = Random(1).decoder(&[8, 256, 256, 784], Activation::Tanh, Activation::Identity);
+    bench(criterion, "8-256-256-784-tanh", &wide);
+}
+
+fn bench(criterion: &mut Criterion, name: &str, decoder: &Decoder) {
+    let model = Device::cpu().load(decoder).unwrap();
+    let d = decoder.latent_dim();
+    let points: Array2<f32> = cast(&Random(2).array((POINTS, d)));
+    let mut rates = Rates::new(criterion, "operations", name, decoder);
+    // Jacobians of wide data spaces are large: fewer points, so that they fit.
+    let few = points.slice(ndarray::s![..POINTS * 64 / decoder.data_dim().max(64), ..]);
+    let of = |name, elements, flops| Bench { name, unit: "points", elements, flops: Some(flops), note: String::new() };
+
+    let (value, tangent) = row_flops(decoder);
+    rates.run(&of("decode", POINTS, value), || {
+        black_box(model.decode(points.view()).unwrap());
+    });
+    rates.run(&of("jacobian", few.nrows(), value + d as f64 * tangent), || {
+        black_box(model.jacobian(few).unwrap());
+    });
+    let compressed = decoder.compressed();
+    let (value, tangent) = row_flops(&compressed);
+    let gram = (d * (d + 1) * compressed.data_dim()) as f64;
+    rates.run(&of("metric", POINTS, value + d as f64 * tangent + gram), || {
+        black_box(model.metric(points.view()).unwrap());
+    });
+}
+
+criterion_group!(benches, operations);
+criterion_main!(benches);

@@ -1,0 +1,130 @@
+//! What criterion measures, as elements per second, GFLOP/s and share of a matrix product's rate in the same run.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use pullback::Decoder;
+
+/// One thing to be measured.
+pub struct Bench<'a> {
+    pub name: &'a str,
+    /// What is counted, such as `points` or `curves`.
+    pub unit: &'a str,
+    /// How many of them one call of the operation computes.
+    pub elements: usize,
+    /// Multiplications and additions of one element, where they can be told.
+    pub flops: Option<f64>,
+    /// Anything else worth knowing.
+    pub note: String,
+}
+
+/// A criterion group of one decoder that prints a table line for every bench.
+pub struct Rates<'a> {
+    group: BenchmarkGroup<'a, WallTime>,
+    name: String,
+    layer: (usize, usize),
+}
+
+impl<'a> Rates<'a> {
+    pub fn new(criterion: &'a mut Criterion, operation: &str, decoder_name: &str, decoder: &Decoder) -> Self {
+        let name = format!("{operation}/{decoder_name}");
+        let mut group = criterion.benchmark_group(&name);
+        group.sample_size(10).sampling_mode(SamplingMode::Flat);
+        group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
+        Self { group, name, layer: largest_layer(decoder) }
+    }
+
+    pub fn run(&mut self, bench: &Bench<'_>, mut operation: impl FnMut()) {
+        let samples = RefCell::new(Vec::new());
+        self.group.throughput(Throughput::Elements(bench.elements as u64));
+        self.group.bench_function(bench.name, |b| {
+            b.iter_custom(|calls| {
+                let start = Instant::now();
+                (0..calls).for_each(|_| operation());
+                let taken = start.elapsed();
+                samples.borrow_mut().push(taken.as_secs_f64() / calls as f64);
+                taken
+            });
+        });
+        let mut samples = samples.into_inner();
+        samples.sort_by(f64::total_cmp);
+        if !measuring() || samples.is_empty() {
+            return;
+        }
+        let rate = bench.elements as f64 / samples[samples.len() / 2];
+        let mut line = format!("{:<44} {:>12.0} {}/s", format!("{}/{}", self.name, bench.name), rate, bench.unit);
+        if let Some(flops) = bench.flops {
+            let (reached, peak) = (rate * flops * 1e-9, peak(self.layer));
+            let (inputs, outputs) = self.layer;
+            line += &format!(
+                " {reached:>7.1} GFLOP/s, {:>3.0} % of the {peak:.0} of {ROWS}×{inputs}×{outputs} products",
+                100.0 * reached / peak
+            );
+        }
+        println!("{line}{}\n", bench.note);
+    }
+}
+
+/// False where `cargo test` runs every bench once.
+fn measuring() -> bool {
+    std::env::args().any(|a| a == "--bench") && !std::env::args().any(|a| a == "--test")
+}
+
+/// Rows of the products that the peak is measured with.
+const ROWS: usize = 2048;
+
+/// (inputs, outputs) of the layer that costs most, after isometric compression.
+fn largest_layer(decoder: &Decoder) -> (usize, usize) {
+    let decoder = decoder.compressed();
+    let layers = decoder.heads().iter().flat_map(|head| head.layers());
+    layers.map(|l| (l.inputs(), l.outputs())).max_by_key(|(inputs, outputs)| inputs * outputs).unwrap()
+}
+
+/// GFLOP/s of float32 products of that size, one per thread of the pool at a time, the best of ten rounds; measured once per size.
+fn peak(layer: (usize, usize)) -> f64 {
+    thread_local! {
+        static PEAKS: RefCell<BTreeMap<(usize, usize), f64>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    PEAKS.with(|peaks| *peaks.borrow_mut().entry(layer).or_insert_with(|| measure_peak(layer)))
+}
+
+fn measure_peak((inputs, outputs): (usize, usize)) -> f64 {
+    let flops = 2.0 * (ROWS * inputs * outputs) as f64;
+    let calls = (1e10 / flops).ceil() as usize; // about 0.1 s
+    let threads = rayon::current_num_threads();
+    let round = || {
+        let start = Instant::now();
+        rayon::broadcast(|_| {
+            let (a, b) = (vec![0.5f32; ROWS * inputs], vec![0.25f32; outputs * inputs]);
+            let mut c = vec![0.0f32; ROWS * outputs];
+            for _ in 0..calls {
+                matmul(
+                    MatMut::from_row_major_slice_mut(&mut c, ROWS, outputs),
+                    Accum::Replace,
+                    MatRef::from_row_major_slice(black_box(&a), ROWS, inputs),
+                    MatRef::from_row_major_slice(&b, outputs, inputs).transpose(),
+                    1.0,
+                    Par::Seq,
+                );
+            }
+            black_box(c);
+        });
+        flops * (calls * threads) as f64 / start.elapsed().as_secs_f64() * 1e-9
+    };
+    (0..10).map(|_| round()).fold(0.0, f64::max)
+}
+
+/// Multiplications and additions of one value row, and of one tangent row: the first layer's tangents are its weights.
+pub fn row_flops(decoder: &Decoder) -> (f64, f64) {
+    let cost = |skip: usize| {
+        let layers = decoder.heads().iter().flat_map(|head| head.layers().iter().skip(skip));
+        layers.map(|l| 2.0 * (l.inputs() * l.outputs()) as f64).sum()
+    };
+    (cost(0), cost(1))
+}

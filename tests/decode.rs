@@ -1,0 +1,137 @@
+//! Values f(z): golden ones, a direct evaluation of random decoders, and batches.
+
+mod fixtures;
+
+use fixtures::{NAMES, Random, cases, cast, decoder, golden, model, plans, worst_error};
+use ndarray::{Array1, Array2, Axis, concatenate, s};
+use proptest::prelude::*;
+use pullback::{Activation, Decoder, Error, Scalar};
+
+fn golden_values<T: Scalar>(tolerance: f64) {
+    for name in NAMES {
+        let golden = golden(name);
+        let found = model::<T>(&decoder(name)).decode(cast(&golden.points).view()).unwrap();
+        let error = worst_error(&found, &golden.values);
+        assert!(error <= tolerance, "{name}: relative error {error:e}");
+    }
+}
+
+#[test]
+fn golden_values_in_float64() {
+    golden_values::<f64>(1e-10);
+}
+
+#[test]
+fn golden_values_in_float32() {
+    golden_values::<f32>(1e-5);
+}
+
+/// φ by the standard library.
+fn phi(activation: Activation, x: f64) -> f64 {
+    let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let elu = |x: f64| if x > 0.0 { x } else { x.exp_m1() };
+    match activation {
+        Activation::Identity => x,
+        Activation::Relu => x.max(0.0),
+        Activation::LeakyRelu => x.max(0.01 * x),
+        Activation::Elu => elu(x),
+        Activation::Selu => 1.0507009873554805 * if x > 0.0 { x } else { 1.6732632423543772 * x.exp_m1() },
+        Activation::Tanh => x.tanh(),
+        Activation::Sigmoid => logistic(x),
+        Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+        Activation::Silu => x * logistic(x),
+        Activation::Gelu => 0.5 * x * libm::erfc(-x / 2f64.sqrt()),
+        Activation::GeluTanh => {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+        }
+        Activation::Sin => x.sin(),
+    }
+}
+
+/// f(z) as the formula says it: a ← φ(W a + b) for every layer of every head.
+fn evaluate(decoder: &Decoder, z: Array1<f64>) -> Array1<f64> {
+    let heads: Vec<Array1<f64>> = decoder
+        .heads()
+        .iter()
+        .map(|head| {
+            head.layers()
+                .iter()
+                .fold(z.clone(), |a, layer| (layer.weight.dot(&a) + &layer.bias).mapv(|x| phi(layer.activation, x)))
+        })
+        .collect();
+    let views: Vec<_> = heads.iter().map(|values| values.view()).collect();
+    concatenate(Axis(0), &views).unwrap()
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    /// Relative to the size of activations: ‖found − expected‖ ≤ 10⁻¹³ (1 + ‖expected‖).
+    #[test]
+    fn values_follow_the_formula(plan in plans(), points in 1usize..6) {
+        let decoder = plan.decoder();
+        let z = Random(plan.seed ^ 1).array((points, plan.latent_dim));
+        let found = model::<f64>(&decoder).decode(z.view()).unwrap();
+        for (z, found) in z.rows().into_iter().zip(found.rows()) {
+            let expected = evaluate(&decoder, z.to_owned());
+            let error = fixtures::norm((&found - &expected).view());
+            prop_assert!(error <= 1e-13 * (1.0 + fixtures::norm(expected.view())), "{found} instead of {expected}");
+        }
+    }
+
+    /// To the bit, so that nobody sees in which batch a point was computed.
+    #[test]
+    fn a_point_alone_equals_the_point_in_a_batch(plan in plans(), points in 1usize..600) {
+        let model = model::<f32>(&plan.decoder());
+        let z: Array2<f32> = cast(&Random(plan.seed ^ 1).array((points, plan.latent_dim)));
+        let together = model.decode(z.view()).unwrap();
+        let jacobians = model.jacobian(z.view()).unwrap();
+        let metrics = model.metric(z.view()).unwrap();
+        for p in [0, points / 3, points - 1] {
+            let alone = z.slice(s![p..=p, ..]);
+            let (value, jacobian, metric) =
+                (model.decode(alone).unwrap(), model.jacobian(alone).unwrap(), model.metric(alone).unwrap());
+            prop_assert_eq!(value.view(), together.slice(s![p..=p, ..]));
+            prop_assert_eq!(jacobian.view(), jacobians.slice(s![p..=p, .., ..]));
+            prop_assert_eq!(metric.view(), metrics.slice(s![p..=p, .., ..]));
+        }
+    }
+}
+
+#[test]
+fn views_with_any_strides_are_read() {
+    let model = model::<f64>(&decoder("digits-d8-softplus"));
+    let z = Random(3).array((8, 12));
+    let (transposed, copied) = (z.t(), z.t().as_standard_layout().to_owned());
+    assert_eq!(model.decode(transposed).unwrap(), model.decode(copied.view()).unwrap());
+    let every_second = z.t().slice(s![..;2, ..]).to_owned();
+    assert_eq!(model.decode(z.t().slice(s![..;2, ..])).unwrap(), model.decode(every_second.view()).unwrap());
+}
+
+#[test]
+fn no_points_give_no_values() {
+    let decoder = decoder("digits-d8-softplus");
+    let (model, none) = (model::<f32>(&decoder), Array2::zeros((0, 8)));
+    assert_eq!(model.decode(none.view()).unwrap().dim(), (0, 64));
+    assert_eq!(model.jacobian(none.view()).unwrap().dim(), (0, 8, 64));
+    assert_eq!(model.metric(none.view()).unwrap().dim(), (0, 8, 8));
+    assert_eq!(model.volume(none.view()).unwrap().dim(), 0);
+    assert_eq!(model.adjoint_hessian(none.view(), Array2::zeros((0, 64)).view()).unwrap().dim(), (0, 8, 8));
+}
+
+#[test]
+fn latents_of_another_width_are_refused() {
+    let model = model::<f32>(&decoder("digits-d8-softplus"));
+    let three = Array2::zeros((5, 3));
+    let message = |error: Error| error.to_string();
+    let expected = "latents: expected latents of dimension 8, the decoder's, found 3";
+    assert_eq!(message(model.decode(three.view()).unwrap_err()), expected);
+    assert_eq!(message(model.jacobian(three.view()).unwrap_err()), expected);
+    assert_eq!(message(model.metric(three.view()).unwrap_err()), expected);
+    assert_eq!(message(model.volume(three.view()).unwrap_err()), expected);
+    assert_eq!(message(model.adjoint_hessian(three.view(), Array2::zeros((5, 64)).view()).unwrap_err()), expected);
+    assert_eq!(
+        message(model.adjoint_hessian(Array2::zeros((5, 8)).view(), Array2::zeros((4, 64)).view()).unwrap_err()),
+        "adjoints: expected [5, 64], found [4, 64]"
+    );
+}

@@ -1,0 +1,63 @@
+//! The pullback metric G = JᵀJ and the volume √det G.
+
+mod fixtures;
+
+use fixtures::{NAMES, Random, cases, cast, decoder, golden, model, norm, plans, worst_error};
+use ndarray::{Axis, s};
+use proptest::prelude::*;
+use pullback::Scalar;
+
+fn golden_metrics<T: Scalar>(tolerance: f64) {
+    for name in NAMES {
+        let golden = golden(name);
+        let found = model::<T>(&decoder(name)).metric(cast(&golden.points).view()).unwrap();
+        let error = worst_error(&found, &golden.metrics);
+        assert!(error <= tolerance, "{name}: relative error {error:e}");
+    }
+}
+
+#[test]
+fn golden_metrics_in_float64() {
+    golden_metrics::<f64>(1e-10);
+}
+
+#[test]
+fn golden_metrics_in_float32() {
+    golden_metrics::<f32>(1e-5);
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    /// Over all heads together, and symmetric to the bit.
+    #[test]
+    fn the_metric_is_the_gram_matrix_of_the_jacobian(plan in plans(), points in 1usize..5) {
+        let model = model::<f64>(&plan.decoder());
+        let z = Random(plan.seed ^ 1).array((points, plan.latent_dim));
+        let (jacobians, metrics) = (model.jacobian(z.view()).unwrap(), model.metric(z.view()).unwrap());
+        for (jacobian, metric) in jacobians.axis_iter(Axis(0)).zip(metrics.axis_iter(Axis(0))) {
+            let expected = jacobian.dot(&jacobian.t());
+            prop_assert!(norm((&metric - &expected).view()) <= 1e-12 * norm(expected.view()), "{metric} instead of {expected}");
+            prop_assert_eq!(metric, metric.t());
+        }
+    }
+}
+
+/// √det G by the determinant's formula for 2 × 2, and 0 where the decoder has fewer outputs than latents.
+#[test]
+fn the_volume_is_the_root_of_the_determinant() {
+    let golden = golden("digits-d2-tanh");
+    let found = model::<f64>(&decoder("digits-d2-tanh")).volume(golden.points.view()).unwrap();
+    for (g, found) in golden.metrics.axis_iter(Axis(0)).zip(found) {
+        let expected = (g[[0, 0]] * g[[1, 1]] - g[[0, 1]] * g[[1, 0]]).sqrt();
+        assert!(fixtures::gap(found, expected) < 1e-10, "{found} instead of {expected}");
+    }
+    let narrow = Random(5).decoder(&[3, 20, 2], pullback::Activation::Tanh, pullback::Activation::Identity);
+    let z = Random(6).array((10, 3));
+    let flat = model::<f64>(&narrow).volume(z.view()).unwrap();
+    let metrics = model::<f64>(&narrow).metric(z.view()).unwrap();
+    for (p, volume) in flat.iter().enumerate() {
+        let size = norm(metrics.slice(s![p, .., ..])).powf(1.5);
+        assert!(*volume <= 1e-7 * size, "a rank of 2 in 3 dimensions has the volume {volume}");
+    }
+}
