@@ -113,7 +113,9 @@ fn choose_heads(
     if names.is_empty() {
         match chains.len() {
             0 => {
-                return Err(Error::Decoder("the file holds no tensors: expected `0.weight`, `0.bias` and so on".into()));
+                return Err(Error::Decoder(
+                    "the file holds no tensors: expected `0.weight`, `0.bias` and so on".into(),
+                ));
             }
             1 => names = chains.keys().cloned().collect(),
             n => {
