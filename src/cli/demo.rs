@@ -173,11 +173,16 @@ impl Digits {
         for k in order {
             let far = |image: usize, other: usize| {
                 let [x, y] = [0, 1].map(|axis| self.latents[[image, axis]] - self.latents[[other, axis]]);
-                x.hypot(y) > 0.35
+                x.hypot(y) > 0.6
             };
             let apart =
                 chosen.iter().flat_map(|&c| solved.pairs[c]).all(|o| solved.pairs[k].iter().all(|&i| far(i, o)));
-            let fresh = solved.pairs[k].iter().all(|&image| uses[label(image)] < 2);
+            let classes = |k: usize| {
+                let [a, b] = solved.pairs[k].map(label);
+                [a.min(b), a.max(b)]
+            };
+            let fresh =
+                classes(k).iter().all(|&class| uses[class] < 2) && chosen.iter().all(|&c| classes(c) != classes(k));
             if apart && fresh && chosen.len() < DRAWN {
                 solved.pairs[k].iter().for_each(|&image| uses[label(image)] += 1);
                 chosen.push(k);

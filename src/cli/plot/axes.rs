@@ -63,7 +63,7 @@ impl Scale {
         let decades = (self.high / self.low).log10();
         let multiples: &[f64] = if decades > 4.0 {
             &[1.0]
-        } else if decades > 1.5 {
+        } else if decades > 2.2 {
             &[1.0, 3.0]
         } else {
             &[1.0, 2.0, 5.0]

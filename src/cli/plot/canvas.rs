@@ -5,7 +5,7 @@ use std::io::Cursor;
 use plotters::backend::BitMapBackend;
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Polygon, Rectangle};
+use plotters::element::{Circle, PathElement, Rectangle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{
     Color, FontDesc, FontFamily, FontStyle, FontTransform, IntoTextStyle, RGBColor, ShapeStyle, register_font,
@@ -120,12 +120,6 @@ impl Canvas<'_> {
     /// A filled rectangle between two corners.
     pub fn rectangle(&self, from: Point, to: Point, colour: RGBColor) -> Result<()> {
         self.area.draw(&Rectangle::new([scaled(from), scaled(to)], colour.filled())).map_err(cannot)
-    }
-
-    /// A filled shape.
-    pub fn polygon(&self, corners: &[Point], colour: RGBColor) -> Result<()> {
-        let corners: Vec<_> = corners.iter().copied().map(scaled).collect();
-        self.area.draw(&Polygon::new(corners, colour.filled())).map_err(cannot)
     }
 
     /// A filled disc.
