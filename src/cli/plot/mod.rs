@@ -142,7 +142,9 @@ impl Run {
 fn draw_plane(drawn: &Chosen, count: usize, model: &Model) -> Result<Vec<u8>> {
     let (_, points, d) = drawn.curves.dim();
     let straight = drawn.straight();
-    let projection = Projection::new(drawn.curves.as_slice().unwrap_or_default(), d).filter(|_| d > 2);
+    // Where the ends alone span the space their directions are the ones to see: geodesics may go far where the decoder hardly changes.
+    let spanning = if drawn.numbers.len() > d { &straight } else { &drawn.curves };
+    let projection = Projection::new(spanning.as_slice().unwrap_or_default(), d).filter(|_| d > 2);
     let place = |i: usize, point: &[f32]| -> Point {
         match (&projection, point) {
             (Some(projection), point) => projection.of(point),
