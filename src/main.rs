@@ -1,1 +1,7 @@
-fn main() {}
+//! The command `pullback`; everything it does is in [`pullback::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pullback::cli::run()
+}

@@ -1,0 +1,192 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const OVERVIEW: &str = "\
+A trained decoder (the second half of an autoencoder) maps points of a small latent space to data. The straight line
+between two latents is usually not the shortest way in the data: the geodesic is. This command computes geodesics,
+their lengths and the metric behind them, for thousands of pairs at once.";
+
+const FIRST_STEPS: &str = "\
+First steps:
+  pullback demo                 geodesics between handwritten digits, with pictures; needs no file
+  pullback info decoder.safetensors
+  pullback geodesics --decoder decoder.safetensors --starts a.npy --ends b.npy --out my-run
+  pullback plot my-run
+
+Exit codes: 0 done, 1 the run failed, 2 the input or the arguments are wrong, 130 interrupted.";
+
+/// Geodesics and metrics in the latent space of a trained decoder.
+#[derive(Debug, Parser)]
+#[command(name = "pullback", version, long_about = OVERVIEW, after_help = FIRST_STEPS, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Solve geodesics between handwritten digits and draw them; needs no file.
+    Demo(DemoArgs),
+    /// Solve geodesics between pairs of latent points.
+    Geodesics(GeodesicsArgs),
+    /// Compute the metric G = JᵀJ and the volume element √det G at latent points.
+    Metric(MetricArgs),
+    /// Show this machine's devices, and what a decoder file holds.
+    Info(InfoArgs),
+    /// Draw pictures of a finished run of `geodesics` or `demo`.
+    Plot(PlotArgs),
+}
+
+/// What a decoder file may leave open.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct FileArgs {
+    /// Activation behind every layer but the last, where the file does not say: tanh, relu, silu, …
+    #[arg(long, value_name = "NAME", help_heading = "Decoder file")]
+    pub activation: Option<String>,
+    /// Activation behind the last layer (identity where nothing says otherwise), or of one head: --output std=softplus
+    #[arg(long, value_name = "[HEAD=]NAME", help_heading = "Decoder file")]
+    pub output: Vec<String>,
+    /// Key prefixes of the decoder's heads, in order: --heads mean,std
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Decoder file")]
+    pub heads: Vec<String>,
+}
+
+/// Where and with what the work is done.
+#[derive(Clone, Debug, Args)]
+pub(super) struct DeviceArgs {
+    /// cpu, cuda, cuda:N or auto (the fastest there is)
+    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Machine")]
+    pub device: String,
+    /// Threads on the CPU [default: one per core]
+    #[arg(long, value_name = "NUMBER", value_parser = positive, help_heading = "Machine")]
+    pub threads: Option<usize>,
+}
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct PrintArgs {
+    /// Print the result as one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Print nothing but errors
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Folder for arrays and pictures
+    #[arg(long, value_name = "DIR", default_value = "pullback-demo", help_heading = "Output")]
+    pub out: PathBuf,
+    /// Replace a finished run of another command in that folder (a former demo is replaced anyway)
+    #[arg(long, help_heading = "Output")]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub machine: DeviceArgs,
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+/// How geodesics are solved.
+#[derive(Clone, Debug, Args)]
+pub(super) struct SolverArgs {
+    /// Segments of every curve, at least 2; lengths are right to O(1/segments²)
+    #[arg(long, value_name = "NUMBER", default_value_t = 32, help_heading = "Solver")]
+    pub segments: usize,
+    /// Converged where no step can gain more than this share of the energy [default: 1e-6]
+    #[arg(long, value_name = "SHARE", help_heading = "Solver")]
+    pub tolerance: Option<f64>,
+    /// Iterations per curve at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 200, help_heading = "Solver")]
+    pub max_iterations: u32,
+    /// Curves held in memory at once; changes no result [default: as many as fit in 16 MiB]
+    #[arg(long, value_name = "CURVES", value_parser = positive, help_heading = "Machine")]
+    pub batch: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GeodesicsArgs {
+    /// Decoder weights: a safetensors file with the state_dict of an nn.Sequential
+    #[arg(long, value_name = "FILE")]
+    pub decoder: PathBuf,
+    /// Latents where the curves start: .npy, [curves, latent dimension], a float type
+    #[arg(long, value_name = "FILE")]
+    pub starts: PathBuf,
+    /// Latents where they end, of the same shape: row k is joined to row k of the starts
+    #[arg(long, value_name = "FILE")]
+    pub ends: PathBuf,
+    /// Folder for the results: curves.npy, energy.npy, length.npy, …, run.json
+    #[arg(long, value_name = "DIR", default_value = "pullback-out", help_heading = "Output")]
+    pub out: PathBuf,
+    /// Replace a finished run in that folder
+    #[arg(long, help_heading = "Output")]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub solver: SolverArgs,
+    #[command(flatten)]
+    pub file: FileArgs,
+    #[command(flatten)]
+    pub machine: DeviceArgs,
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MetricArgs {
+    /// Decoder weights: a safetensors file with the state_dict of an nn.Sequential
+    #[arg(long, value_name = "FILE")]
+    pub decoder: PathBuf,
+    /// Latents: .npy, [points, latent dimension], a float type
+    #[arg(long, value_name = "FILE")]
+    pub points: PathBuf,
+    /// Folder for the results: metric.npy, volume.npy, run.json
+    #[arg(long, value_name = "DIR", default_value = "pullback-out", help_heading = "Output")]
+    pub out: PathBuf,
+    /// Replace a finished run in that folder
+    #[arg(long, help_heading = "Output")]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub file: FileArgs,
+    #[command(flatten)]
+    pub machine: DeviceArgs,
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InfoArgs {
+    /// A decoder file to describe
+    #[arg(value_name = "DECODER")]
+    pub decoder: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    #[command(flatten)]
+    pub file: FileArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlotArgs {
+    /// Folder of the run; the pictures are written into it
+    #[arg(value_name = "DIR")]
+    pub run: PathBuf,
+    /// The run's decoder, where it is no longer at the place that run.json names
+    #[arg(long, value_name = "FILE")]
+    pub decoder: Option<PathBuf>,
+    /// Curves to draw at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = positive)]
+    pub curves: usize,
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("expected at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
