@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 pub(super) const RECORD: &str = "run.json";
 
 /// Every other file that this program writes into a result folder; nothing else is ever replaced or removed.
-const OURS: [&str; 20] = [
+const OURS: [&str; 19] = [
     "curves.npy",
     "energy.npy",
     "length.npy",
@@ -34,7 +34,6 @@ const OURS: [&str; 20] = [
     "curves.png",
     "lengths.png",
     "speeds.png",
-    "straight.npy",
 ];
 
 /// Whether a finished run may be replaced.
@@ -48,17 +47,19 @@ pub(super) enum Replace {
     Any,
 }
 
-/// A result folder in the making: a hidden folder beside its place, removed unless it is finished.
+/// A result folder in the making: a hidden folder at its place, removed unless it is finished.
 pub(super) struct Output {
     staging: TempDir,
     target: PathBuf,
+    /// Whether the target was there before; one that appears meanwhile is somebody else's.
+    existed: bool,
     /// Folders above the target that had to be made; removed again where the run fails.
     made: Vec<PathBuf>,
     finished: bool,
 }
 
 impl Output {
-    /// Checks that a run may be written to `target` and makes room for it beside it.
+    /// Checks that a run may be written to `target` and makes room for it there.
     ///
     /// # Errors
     ///
@@ -78,11 +79,14 @@ impl Output {
             made.push(folder.to_path_buf());
             missing = folder.parent();
         }
-        let staging = fs::create_dir_all(parent).and_then(|()| staging_folder(parent)).map_err(|e| {
+        // On the target's own file system: inside it where it exists, as it may be a mount of its own.
+        let existed = target.exists();
+        let place = if existed { &target } else { parent };
+        let staging = fs::create_dir_all(place).and_then(|()| staging_folder(place)).map_err(|e| {
             remove_empty(&made);
             cannot_write(&target)(e)
         })?;
-        Ok(Self { staging, target, made, finished: false })
+        Ok(Self { staging, target, existed, made, finished: false })
     }
 
     /// The finished folder's absolute path.
@@ -127,7 +131,7 @@ impl Output {
         let text = serde_json::to_string_pretty(record).unwrap_or_default();
         self.write_bytes(RECORD, format!("{text}\n").as_bytes())?;
         let io = self.io();
-        if self.target.exists() {
+        if self.existed {
             self.replace_files().map_err(io)?;
         } else {
             fs::rename(self.staging.path(), &self.target).map_err(io)?;
