@@ -73,16 +73,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// True where the input or the arguments are at fault, not the machine or the run.
+    /// True where the caller can mend it: input, arguments, files, room on the disk. Only a cancelled run is none of these.
     pub fn is_input(&self) -> bool {
-        match self {
-            Self::Cancelled { .. } => false,
-            Self::Io { source, .. } => !matches!(
-                source.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::WriteZero
-            ),
-            _ => true,
-        }
+        !matches!(self, Self::Cancelled { .. })
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

@@ -125,7 +125,9 @@ impl<T: Scalar> Model<T> {
         let metrics = self.metric(latents)?;
         let root = |g: ndarray::ArrayView2<'_, T>| {
             let matrix = faer::Mat::from_fn(g.nrows(), g.ncols(), |i, j| g[[i, j]].to_f64());
-            T::from_f64(matrix.determinant().max(0.0).sqrt())
+            let determinant = matrix.determinant();
+            // Rounding can make a singular metric's determinant negative; NaN stays NaN.
+            T::from_f64(if determinant < 0.0 { 0.0 } else { determinant.sqrt() })
         };
         Ok(metrics.axis_iter(Axis(0)).map(root).collect())
     }
