@@ -164,7 +164,7 @@ fn given_curves_are_where_the_search_starts() {
     let straight = model.geodesics(starts.view(), ends.view(), &options).unwrap();
     let lines = Array3::from_shape_fn((starts.nrows(), 33, 2), |(c, i, k)| {
         let (a, b) = (starts[[c, k]], ends[[c, k]]);
-        if i == 32 { b } else { (b - a).mul_add(i as f32 / 32.0, a) }
+        if i == 32 { b } else { a + (b - a) * (i as f32 / 32.0) }
     });
     assert_eq!(model.geodesics_from(lines.view(), &options).unwrap(), straight);
     // A solved curve needs no more than a look, and stays what it is.

@@ -10,7 +10,7 @@ use super::step::{Solver, System};
 use crate::error::Result;
 use crate::geodesic::Status;
 use crate::geodesic::backend::{Backend, Finished};
-use crate::geodesic::initial::resample;
+use crate::geodesic::initial::{resample, straight_line};
 use crate::geodesic::policy::{CANDIDATES, LEVELS, Next, Policy, Progress};
 use crate::scalar::Scalar;
 
@@ -21,7 +21,7 @@ const TILE_POINTS: (usize, usize) = (8, 256);
 /// Numbers that the curves in work may take together.
 const CURVE_BUDGET: usize = 512 * 1024;
 /// Curves in work at most, and at least.
-const CURVES: (usize, usize) = (4, 32);
+const CURVES: (usize, usize) = (4, 16);
 
 /// A batch of curves on one thread.
 pub(crate) struct CpuBackend<'a, T> {
@@ -66,28 +66,102 @@ impl<'a, T: Scalar> CpuBackend<'a, T> {
         tiles(runs, limit)
     }
 
-    /// Reports a curve that is done, with energies no longer divided by N.
-    fn finish(&self, curve: &Curve<T>, status: Status, finish: &mut dyn FnMut(Finished<'_, T>)) {
+    /// Energy and length of the values at hand, the energy divided by N.
+    fn chords(&self, k: usize) -> (f64, f64) {
+        let (curve, width) = (&self.curves[k], self.network.data_dim);
+        let (squares, length) = chord_sums(width, &curve.values[..(curve.segments + 1) * width]);
+        (0.5 * squares, length)
+    }
+
+    /// What curve k does behind a trial or a solve: a status where it is done on its grid.
+    fn advance(&mut self, k: usize) -> Option<Status> {
         let d = self.network.latent_dim;
-        let n = curve.segments as f64;
-        let mut result = Finished {
-            job: curve.job,
-            points: &curve.points[..(curve.segments + 1) * d],
-            energy: f64::NAN,
-            length: f64::NAN,
-            gradient_norm: f64::NAN,
-            iterations: curve.progress.iterations,
-            status,
+        let last_grid = self.curves[k].grid + 1 == self.grids.len();
+        let next = match self.curves[k].progress.is_over() {
+            Some(status) => self.curves[k].progress.end(status),
+            None => {
+                let (energy, _) = self.chords(k);
+                self.curves[k].progress.judge(&self.policy, energy)
+            }
         };
-        if status != Status::NonFinite {
-            let (energy, length) =
-                chord_sums(self.network.data_dim, &curve.values[..(curve.segments + 1) * self.network.data_dim]);
-            let gradient = &curve.gradient[..(curve.segments - 1) * d];
-            result.energy = 0.5 * n * energy;
-            result.length = length;
-            result.gradient_norm = n * gradient.iter().map(|g| g.to_f64().powi(2)).sum::<f64>().sqrt();
+        let curve = &mut self.curves[k];
+        curve.need = match next {
+            Next::Linearise | Next::Gradient => {
+                let length = (curve.segments + 1) * d;
+                curve.points[..length].copy_from_slice(&curve.trial[..length]);
+                if !last_grid && curve.progress.leaves_coarse_grids() {
+                    return Some(Status::MaxIterations);
+                }
+                if next == Next::Gradient { Need::Gradient } else { Need::Linearise }
+            }
+            Next::Try => Need::Step,
+            Next::Settle(winner) => {
+                let (level, length) = winner.map_or((0, 0.0), |k| CANDIDATES[k]);
+                walk(curve, d, level, length);
+                Need::Search
+            }
+            Next::Stop(status) => return Some(status),
+        };
+        None
+    }
+
+    /// Carries curve k to the next grid.
+    fn refine(&mut self, k: usize) {
+        let d = self.network.latent_dim;
+        let curve = &mut self.curves[k];
+        let coarse = (curve.segments + 1) * d;
+        curve.grid += 1;
+        curve.segments = self.grids[curve.grid];
+        let fine = (curve.segments + 1) * d;
+        resample(d, &curve.points[..coarse], &mut curve.trial[..fine]);
+        curve.points[..fine].copy_from_slice(&curve.trial[..fine]);
+        curve.progress.refine();
+        curve.need = Need::Search;
+    }
+
+    /// Puts the straight line between curve k's ends on the last grid as its trial.
+    fn straighten(&mut self, k: usize) {
+        let d = self.network.latent_dim;
+        let curve = &mut self.curves[k];
+        let end = curve.segments * d;
+        let segments = self.grids[self.grids.len() - 1];
+        let (from, to) = (curve.points[..d].to_vec(), curve.points[end..end + d].to_vec());
+        straight_line(&from, &to, &mut curve.trial[..(segments + 1) * d]);
+        curve.segments = segments;
+        curve.grid = self.grids.len() - 1;
+    }
+
+    /// True where curve k, solved by way of coarser grids, may have ended above the straight line, and has: then it starts anew
+    /// from there, on the last grid. So does one that a coarser grid led to values that are not finite.
+    fn starts_anew(&mut self, k: usize, status: Status, energy: f64) -> bool {
+        let curve = &self.curves[k];
+        if self.grids.len() == 1 || curve.anew {
+            return false;
         }
-        finish(result);
+        // Cutting chords into pieces only adds to a curve's energy: on nested grids the coarse line bounds the fine one.
+        let nested = self.grids.windows(2).all(|pair| pair[1].is_multiple_of(pair[0]));
+        if status != Status::NonFinite && nested && energy <= curve.line_energy {
+            return false;
+        }
+        self.straighten(k);
+        if status != Status::NonFinite {
+            let (segments, runs) = (self.curves[k].segments, |n: usize| [(k, 0, n + 1)].into_iter());
+            for tile in tiles(runs(segments), self.value_points) {
+                evaluate(self.network, &tile, &mut self.curves, Order::Value, &mut self.decode);
+            }
+            let (line, _) = self.chords(k);
+            // A line that is not finite is no lower.
+            if line.is_nan() || segments as f64 * line >= energy {
+                return false;
+            }
+        }
+        let curve = &mut self.curves[k];
+        let length = (curve.segments + 1) * self.network.latent_dim;
+        curve.points[..length].copy_from_slice(&curve.trial[..length]);
+        curve.progress.restart();
+        curve.anew = true;
+        curve.need = Need::Search;
+        true
     }
 }
 
@@ -107,6 +181,7 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
             let d = self.network.latent_dim;
             curve.job = job;
             curve.grid = 0;
+            curve.anew = false;
             curve.segments = self.grids[0];
             curve.progress = Progress::new();
             curve.need = Need::Search;
@@ -150,9 +225,11 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
         for curve in self.curves.iter_mut().filter(|c| c.need == Need::Step) {
             let Some((level, length)) = curve.progress.candidate() else { continue };
             if curve.progress.slopes[level].is_none() {
-                let finest = curve.grid + 1 == self.grids.len();
+                let last_grid = curve.grid + 1 == self.grids.len();
+                // Every finer grid needs a linearisation yet, and so does starting anew.
+                let reserve = self.grids.len() - 1 - curve.grid + usize::from(self.grids.len() > 1 && !curve.anew);
                 let slope = solve(&mut self.solver, d, curve, level);
-                curve.progress.solved(&self.policy, finest, level, slope);
+                curve.progress.solved(&self.policy, last_grid, reserve as u32, level, slope);
                 if curve.progress.is_over().is_some() {
                     continue;
                 }
@@ -185,56 +262,39 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
     }
 
     fn decide(&mut self, finish: &mut dyn FnMut(Finished<'_, T>)) -> Result<()> {
-        let (d, data_dim) = (self.network.latent_dim, self.network.data_dim);
         for k in 0..self.curves.len() {
-            let curve = &mut self.curves[k];
-            if matches!(curve.need, Need::Nothing | Need::Linearise) {
+            if matches!(self.curves[k].need, Need::Nothing | Need::Linearise) {
                 continue;
             }
-            let next = match curve.progress.is_over() {
-                Some(status) => curve.progress.end(status),
-                None => {
-                    let (energy, _) = chord_sums(data_dim, &curve.values[..(curve.segments + 1) * data_dim]);
-                    curve.progress.judge(&self.policy, 0.5 * energy)
-                }
-            };
-            let last_grid = curve.grid + 1 == self.grids.len();
-            let status = match next {
-                Next::Linearise | Next::Gradient => {
-                    let length = (curve.segments + 1) * d;
-                    curve.points[..length].copy_from_slice(&curve.trial[..length]);
-                    if last_grid || !curve.progress.leaves_coarse_grids() {
-                        curve.need = if next == Next::Gradient { Need::Gradient } else { Need::Linearise };
-                        continue;
-                    }
-                    Status::MaxIterations
-                }
-                Next::Try => {
-                    curve.need = Need::Step;
-                    continue;
-                }
-                Next::Settle(winner) => {
-                    let (level, length) = winner.map_or((0, 0.0), |k| CANDIDATES[k]);
-                    walk(curve, d, level, length);
-                    curve.need = Need::Search;
-                    continue;
-                }
-                Next::Stop(status) => status,
-            };
-            if status != Status::NonFinite && !last_grid {
-                curve.grid += 1;
-                let coarse = (curve.segments + 1) * d;
-                curve.segments = self.grids[curve.grid];
-                let fine = (curve.segments + 1) * d;
-                let Curve { points, trial, .. } = &mut *curve;
-                resample(d, &points[..coarse], &mut trial[..fine]);
-                points[..fine].copy_from_slice(&trial[..fine]);
-                curve.progress.refine();
-                curve.need = Need::Search;
+            let first_look = self.curves[k].progress.is_new() && self.curves[k].grid == 0;
+            let status = self.advance(k);
+            if first_look {
+                self.curves[k].line_energy = self.curves[k].segments as f64 * self.curves[k].progress.energy;
+            }
+            let Some(status) = status else { continue };
+            if status != Status::NonFinite && self.curves[k].grid + 1 < self.grids.len() {
+                self.refine(k);
                 continue;
             }
-            self.finish(&self.curves[k], status, finish);
-            self.curves[k].need = Need::Nothing;
+            let n = self.curves[k].segments as f64;
+            let (energy, length) = self.chords(k);
+            if self.starts_anew(k, status, n * energy) {
+                continue;
+            }
+            let (curve, d) = (&mut self.curves[k], self.network.latent_dim);
+            curve.need = Need::Nothing;
+            let gradient = &curve.gradient[..(curve.segments - 1) * d];
+            let gradient_norm = n * gradient.iter().map(|g| g.to_f64().powi(2)).sum::<f64>().sqrt();
+            let known = |x: f64| if status == Status::NonFinite { f64::NAN } else { x };
+            finish(Finished {
+                job: curve.job,
+                points: &curve.points[..(curve.segments + 1) * d],
+                energy: known(n * energy),
+                length: known(length),
+                gradient_norm: known(gradient_norm),
+                iterations: curve.progress.iterations,
+                status,
+            });
         }
         Ok(())
     }

@@ -25,6 +25,10 @@ pub(crate) struct Curve<T> {
     pub segments: usize,
     /// Position among the grids, coarse to fine.
     pub grid: usize,
+    /// Energy of the straight line on the first grid.
+    pub line_energy: f64,
+    /// Started again from the straight line, on the last grid.
+    pub anew: bool,
     /// z, `[N + 1, d]`.
     pub points: Vec<T>,
     /// The curve being tried, `[N + 1, d]`.
@@ -63,6 +67,8 @@ impl<T: Scalar> Curve<T> {
             progress: Progress::new(),
             segments,
             grid: 0,
+            line_energy: f64::INFINITY,
+            anew: false,
             points: zeros(points * d),
             trial: zeros(points * d),
             values: zeros(points * network.data_dim),

@@ -144,11 +144,11 @@ fn block<S: Simd, T: Scalar, const A: usize, const B: usize>(
     stride: usize,
 ) {
     let mut sums = [[T::zero_lanes(simd); B]; A];
-    let a: [(&[T::Lanes<S>], &[T]); A] = std::array::from_fn(
+    let a: [_; A] = std::array::from_fn(
         #[inline(always)]
         |i| T::lanes(simd, &a[i * width..(i + 1) * width]),
     );
-    let b: [(&[T::Lanes<S>], &[T]); B] = std::array::from_fn(
+    let b: [_; B] = std::array::from_fn(
         #[inline(always)]
         |j| T::lanes(simd, &b[j * width..(j + 1) * width]),
     );

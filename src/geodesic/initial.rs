@@ -27,13 +27,15 @@ pub(crate) fn resample<T: Scalar>(d: usize, from: &[T], to: &mut [T]) {
         let x = whole as f64 + rest as f64 / new as f64;
         let first = whole.saturating_sub(1).min(old.saturating_sub(3));
         let last = (first + 3).min(old);
-        point.fill(T::ZERO);
-        for j in first..=last {
+        // Differences to a neighbour: equal points stay equal, to the bit.
+        let near = &from[whole * d..(whole + 1) * d];
+        point.copy_from_slice(near);
+        for j in (first..=last).filter(|&j| j != whole) {
             let others = (first..=last).filter(|&k| k != j);
             let weight: f64 = others.map(|k| (x - k as f64) / (j as f64 - k as f64)).product();
             let weight = T::from_f64(weight);
-            for (p, &q) in point.iter_mut().zip(&from[j * d..(j + 1) * d]) {
-                *p += q * weight;
+            for ((p, &q), &r) in point.iter_mut().zip(&from[j * d..(j + 1) * d]).zip(near) {
+                *p += (q - r) * weight;
             }
         }
     }

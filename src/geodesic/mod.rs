@@ -12,8 +12,10 @@ use crate::scalar::Scalar;
 /// Segments of the coarsest grid, and how many times finer the next one is.
 const COARSEST: usize = 8;
 const REFINEMENT: usize = 4;
+/// Coarse grids are left out where fewer linearisations are allowed.
+const LEAST_FOR_GRIDS: u32 = 10;
 /// Tolerance on grids coarser than the last: their own error is larger.
-const COARSE_TOLERANCE: f64 = 1e-3;
+const COARSE_TOLERANCE: f64 = 3e-4;
 
 /// How geodesics are discretised and when the solver stops.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +70,7 @@ impl Options {
     pub(crate) fn grids(&self) -> Vec<usize> {
         let mut grids = Vec::new();
         let mut coarse = COARSEST;
-        while self.coarse_to_fine && 2 * coarse <= self.segments {
+        while self.coarse_to_fine && self.max_iterations >= LEAST_FOR_GRIDS && 2 * coarse <= self.segments {
             grids.push(coarse);
             coarse *= REFINEMENT;
         }

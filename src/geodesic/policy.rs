@@ -127,6 +127,11 @@ impl Progress {
         self.status = None;
     }
 
+    /// Another curve between the same ends; what was spent so far still counts.
+    pub fn restart(&mut self) {
+        *self = Self { iterations: self.iterations, ..Self::new() };
+    }
+
     /// True until the curve has been evaluated on its grid.
     pub fn is_new(&self) -> bool {
         self.phase == Phase::Start
@@ -180,20 +185,20 @@ impl Progress {
         self.best = None;
     }
 
-    /// Called with ∇E · δ of a level just solved.
-    pub fn solved(&mut self, policy: &Policy, finest: bool, level: usize, slope: f64) {
+    /// Called with ∇E · δ of a level just solved. `reserve` linearisations must be left.
+    pub fn solved(&mut self, policy: &Policy, last_grid: bool, reserve: u32, level: usize, slope: f64) {
         self.slopes[level] = Some(slope);
         if level > 0 {
             return;
         }
         // A damped step promises about 1/(1 + λ) of what an undamped one would.
         let promise = slope.abs() * (1.0 + LEVELS[0] * self.damping);
-        let tolerance = if finest { policy.tolerance } else { policy.coarse_tolerance };
+        let tolerance = if last_grid { policy.tolerance } else { policy.coarse_tolerance };
         if promise <= tolerance * self.energy {
             self.status = Some(Status::Converged);
         } else if self.chord && slope.abs() > CONTRACTION * self.last_slope.abs() {
             self.outdated = true;
-        } else if self.iterations >= policy.max_iterations {
+        } else if self.iterations.saturating_add(reserve) >= policy.max_iterations {
             self.status = Some(Status::MaxIterations);
         }
     }
