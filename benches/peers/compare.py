@@ -1,4 +1,4 @@
-"""pullback against JAX with the same algorithm and against stochman: same pairs, same cores, same energy.
+"""pullback against the same algorithm in JAX, tuned and plain, and against stochman: same pairs, cores and energy.
 
     python compare.py [--pullback PATH] [--fixtures DIR] [--json FILE] [NAME ...]
 
@@ -35,7 +35,8 @@ def commands(pullback):
     peer = lambda name: ([sys.executable, str(HERE / name)], [])
     return {
         "pullback": ([str(pullback), "geodesics"], ["--quiet"]),
-        "jax": peer("jax_peer.py"),
+        "jax-tuned": peer("jax_peer.py"),
+        "jax-plain": peer("jax_plain_peer.py"),
         "stochman": peer("stochman_peer.py"),
     }
 
@@ -162,7 +163,7 @@ def main():
     parser.add_argument("--pullback", type=Path, default=ROOT / "target/release/pullback")
     parser.add_argument("--fixtures", type=Path, default=ROOT / "fixtures")
     parser.add_argument("--json", type=Path, help="write everything to this file")
-    parser.add_argument("--solvers", default="pullback,jax,stochman", help="leave some out")
+    parser.add_argument("--solvers", default="pullback,jax-tuned,jax-plain,stochman", help="leave some out")
     parser.add_argument("--pairs", type=int, default=512)
     parser.add_argument("--segments", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
@@ -173,12 +174,12 @@ def main():
     if unknown := [solver for solver in wanted if solver not in known]:
         parser.error(f"unknown solver {unknown[0]!r}; known: {', '.join(known)}")
     if "pullback" in wanted and not args.pullback.is_file():
-        parser.error(f"{args.pullback} is missing: cargo build --release, or --solvers jax,stochman")
+        parser.error(f"{args.pullback} is missing: cargo build --release, or --solvers jax-tuned,jax-plain,stochman")
     for name in args.names:
         if not (args.fixtures / f"{name}.safetensors").is_file():
             parser.error(f"{args.fixtures / name}.safetensors is missing: see --fixtures")
     solvers = {solver: known[solver] for solver in wanted}
-    cores = sorted(os.sched_getaffinity(0))[:2]  # both peers run two threads
+    cores = sorted(os.sched_getaffinity(0))[:2]  # the peers run two threads
 
     with tempfile.TemporaryDirectory() as scratch:
         fixtures = {name: compare(name, args, solvers, cores, Path(scratch) / name) for name in args.names}

@@ -5,7 +5,7 @@
     decoder.chord_energy(c)   N/2 * sum |f(z_{i+1}) - f(z_i)|^2: [C, N+1, d] -> [C]
     pick_pairs(latents, n)    n endpoint pairs out of encoded images, always the same ones
 
-Not run by itself: `compare.py` and both peers import it. Every energy that is printed comes from `chord_energy`.
+Not run by itself: `compare.py` and the peers import it. Every energy that is printed comes from `chord_energy`.
 """
 
 import re

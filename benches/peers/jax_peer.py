@@ -1,4 +1,4 @@
-"""The solver of pullback written in JAX: the same algorithm, jitted, float32, batched over curves.
+"""The solver of pullback written in JAX and tuned: the same algorithm, jitted, float32, batched over curves.
 
     python jax_peer.py --decoder F.safetensors --starts A.npy --ends B.npy --out DIR [--segments 32]
 
@@ -10,7 +10,7 @@ Per curve and pass: Gauss-Newton blocks of the chord energy, to which Newton's S
 less than 1e-3 E; steps damped in the H1 norm at three levels; six candidates by values only; the lowest energy wins.
 How it is made fast: tangents go forward through the layers explicitly, S costs one adjoint row, d x d blocks are
 eliminated with curves in the SIMD lanes, a slot whose curve is done takes the next curve within the loop, and each
-core runs its own share of the curves with single-threaded operations.
+core runs its own share of the curves with single-threaded operations. jax_plain_peer.py does none of this.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
 
 import jax
 import jax.numpy as jnp
@@ -248,18 +247,37 @@ def solve(layers, starts, ends, names, segments, slots):
     return curves, state[5], state[4]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def read(parser):
+    """Adds the peers' arguments and parses; decoder and pairs as `solve` takes them: args, layers, names, starts, ends."""
     for name in ("decoder", "starts", "ends", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--segments", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-
     decoder = Decoder.open(args.decoder)
     layers = [(jnp.asarray(w.T, jnp.float32), jnp.asarray(b, jnp.float32)) for w, b in decoder.layers]
     names = (decoder.activation,) * (len(layers) - 1) + (decoder.output,)
-    shares = list(zip(*(np.array_split(np.load(file), args.threads) for file in (args.starts, args.ends))))
+    return args, layers, names, np.load(args.starts), np.load(args.ends)
+
+
+def write(folder, results, seconds, warm_up, settings):
+    """curves.npy, status.npy, iterations.npy and run.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in zip(("curves", "status", "iterations"), results):
+        np.save(folder / f"{name}.npy", array)
+    run = {
+        "timings": {"solve_seconds": seconds, "warm_up_seconds": warm_up},
+        "settings": f"jax {jax.__version__}, float32, {settings}",
+    }
+    (folder / "run.json").write_text(json.dumps(run, indent=2))
+
+
+def main():
+    # Before the first operation; jax_plain_peer.py, which imports this file, keeps XLA's threads.
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    args, layers, names, starts, ends = read(parser)
+    shares = list(zip(*(np.array_split(points, args.threads) for points in (starts, ends))))
     pool = ThreadPoolExecutor(args.threads)
 
     def timed(slots):
@@ -271,16 +289,8 @@ def main():
     slots = min(SLOTS, key=lambda slots: min(timed(slots)[0] for _ in range(3)))
     warm_up = time.perf_counter() - begin
     seconds, results = timed(slots)
-
-    curves, status, passes = (np.concatenate(parts) for parts in zip(*results))
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, array in (("curves", curves), ("status", status), ("iterations", passes)):
-        np.save(args.out / f"{name}.npy", array)
-    run = {
-        "timings": {"solve_seconds": seconds, "warm_up_seconds": warm_up},
-        "settings": f"jax {jax.__version__}, float32, {args.threads} threads, {slots} curves at a time in each",
-    }
-    (args.out / "run.json").write_text(json.dumps(run, indent=2))
+    results = [np.concatenate(parts) for parts in zip(*results)]
+    write(args.out, results, seconds, warm_up, f"{args.threads} threads, {slots} curves at a time in each")
 
 
 if __name__ == "__main__":
