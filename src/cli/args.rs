@@ -102,6 +102,9 @@ pub(super) struct SolverArgs {
     /// Iterations per curve at most
     #[arg(long, value_name = "NUMBER", default_value_t = 200, help_heading = "Solver")]
     pub max_iterations: u32,
+    /// Solve on the given segments alone, without a coarser grid first: slower; another local minimum may be found
+    #[arg(long, help_heading = "Solver")]
+    pub one_grid: bool,
     /// Curves held in memory at once; changes no result [default: as many as fit in 16 MiB]
     #[arg(long, value_name = "CURVES", value_parser = positive, help_heading = "Machine")]
     pub batch: Option<usize>,

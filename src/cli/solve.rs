@@ -26,7 +26,7 @@ impl SolverArgs {
             segments: self.segments,
             tolerance: self.tolerance,
             max_iterations: self.max_iterations,
-            ..Options::default()
+            coarse_to_fine: !self.one_grid,
         };
         options.check()?;
         Ok(options)
@@ -39,6 +39,7 @@ pub(super) fn options_record(options: &Options) -> Value {
         "segments": options.segments,
         "tolerance": options.policy::<f32>().tolerance,
         "max_iterations": options.max_iterations,
+        "coarse_to_fine": options.coarse_to_fine,
     })
 }
 

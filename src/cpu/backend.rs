@@ -16,12 +16,12 @@ use crate::scalar::Scalar;
 
 /// Numbers that a tile's tangents may take: about half of a core's own cache.
 const TANGENT_BUDGET: usize = 96 * 1024;
-/// Points of a tile at most, and at least.
+/// Points of a tile at least, and at most.
 const TILE_POINTS: (usize, usize) = (8, 256);
 /// Numbers that the curves in work may take together.
-const CURVE_BUDGET: usize = 512 * 1024;
-/// Curves in work at most, and at least.
-const CURVES: (usize, usize) = (4, 16);
+const CURVE_BUDGET: usize = 1024 * 1024;
+/// Curves in work at least, and at most.
+const CURVES: (usize, usize) = (1, 16);
 
 /// A batch of curves on one thread.
 pub(crate) struct CpuBackend<'a, T> {

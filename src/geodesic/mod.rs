@@ -26,7 +26,8 @@ pub struct Options {
     pub tolerance: Option<f64>,
     /// Linearisations at most, over all grids.
     pub max_iterations: u32,
-    /// Solve on a coarser grid first: several times faster; on strongly curved decoders it may find another local minimum.
+    /// Solve on coarser grids first, where there are at least 16 segments and 10 iterations: faster, the more so the larger d is. On
+    /// strongly curved decoders another local minimum may be found; never one above the straight line.
     pub coarse_to_fine: bool,
 }
 
@@ -119,7 +120,7 @@ pub struct Geodesics<T> {
     pub length: Array1<T>,
     /// ‖∇E‖ over all inner points, `[C]`.
     pub gradient_norm: Array1<T>,
-    /// Linearisations spent, `[C]`.
+    /// Linearisations spent on all grids, `[C]`; gradients found alone between them are not counted.
     pub iterations: Array1<u32>,
     /// Why the solver left the curve, `[C]`.
     pub status: Vec<Status>,
