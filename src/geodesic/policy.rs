@@ -58,7 +58,7 @@ pub(crate) enum Next {
     Gradient,
     /// Solve for the levels still missing and try the next candidate.
     Try,
-    /// Evaluate this candidate again, with derivatives: it won. `None`: the curve as it stands, which is done.
+    /// Evaluate this candidate again, with derivatives: it won. `None`: the curve as it stands, whose values were overwritten.
     Settle(Option<usize>),
     /// Finished.
     Stop(Status),
@@ -94,7 +94,7 @@ pub(crate) struct Progress {
     last_slope: f64,
     /// A bold step has failed.
     hard: bool,
-    /// The values at hand belong to a rejected candidate.
+    /// The values at hand belong to a candidate that was not taken.
     stale: bool,
     /// The curve is done, once its values are those of its points.
     status: Option<Status>,
