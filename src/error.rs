@@ -62,6 +62,34 @@ pub enum Error {
     /// A device that this machine or this build does not have.
     #[error("{0}")]
     Device(String),
+    /// Too little memory on a device for the smallest piece of work.
+    #[error("{device}: out of memory: {bytes} bytes asked for, {free} free")]
+    OutOfMemory {
+        /// Which device.
+        device: String,
+        /// Bytes asked for.
+        bytes: u64,
+        /// Bytes that were free.
+        free: u64,
+    },
+    /// A kernel that could not be compiled or loaded.
+    #[error("{what}: {message}")]
+    Compile {
+        /// What was compiled or loaded, and for which architecture.
+        what: String,
+        /// The compiler's or the driver's words.
+        message: String,
+    },
+    /// A call of the CUDA driver that failed.
+    #[error("{what}: {message}")]
+    Cuda {
+        /// Which device, and which call or kernel.
+        what: String,
+        /// The driver's words.
+        message: String,
+        /// See [`Error::is_fatal`].
+        fatal: bool,
+    },
     /// The caller's progress function asked to stop.
     #[error("cancelled after {finished} of {total} curves")]
     Cancelled {
@@ -73,9 +101,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// True where the caller can mend it: input, arguments, files, room on the disk. Only a cancelled run is none of these.
+    /// True where the caller can mend it: input, arguments, files, room on the disk, a device that is not there. A cancelled run is
+    /// none of these, nor is a failure on a device.
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Cancelled { .. })
+        !matches!(self, Self::Cancelled { .. } | Self::OutOfMemory { .. } | Self::Compile { .. } | Self::Cuda { .. })
+    }
+
+    /// True where the device's context is lost, so that nothing can be done on it any more in this process: an illegal access,
+    /// say. Other failures leave the device as it was.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Cuda { fatal: true, .. })
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

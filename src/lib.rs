@@ -46,6 +46,9 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+#[allow(unsafe_code)] // the only place: see `cuda::platform`
+mod cuda;
 pub mod decoder;
 mod device;
 mod error;

@@ -1,0 +1,49 @@
+// The dialect that all kernels are written in: CUDA C++ without CUDA's headers, which the emulator compiles as plain C++.
+//
+//   KERNEL(name, Params, threads) { ... p ... }   a kernel of one structure of parameters, launched with `threads` a block
+//   DEVICE                                        in front of every other function
+//   SHARED(type, name, count);                    an array in shared memory; DYNAMIC_SHARED(type, name) of the launch's size
+//   Shared<type>                                  a pointer into such an array: [i] and + alone
+//   load4(pointer), store4(pointer, value)        16 bytes at once, aligned, in global or shared memory
+//
+// Blocks and grids have one dimension. Threads of a block meet in __syncthreads(), lanes of a warp in the __shfl and
+// __syncwarp functions. There are no atomic additions of floating-point numbers: results do not depend on the order of blocks.
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#ifdef PULLBACK_EMULATOR
+#include "emulator/emulator.hpp"
+#else
+
+#define DEVICE __device__ __forceinline__
+#define KERNEL(name, Params, threads) extern "C" __global__ void __launch_bounds__(threads) name(const Params p)
+#define SHARED(type, name, count) __shared__ __align__(16) type name[count]
+#define DYNAMIC_SHARED(type, name)                                    \
+    extern __shared__ __align__(16) unsigned char dynamic_shared[];   \
+    type* name = reinterpret_cast<type*>(dynamic_shared)
+#define UNROLL _Pragma("unroll")
+
+template <class T>
+using Shared = T*;
+
+DEVICE float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
+DEVICE void store4(float* to, float4 value) { *reinterpret_cast<float4*>(to) = value; }
+
+/// a · b + c, rounded once.
+DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
+
+#endif
+
+constexpr u32 WARP = 32;
+constexpr u32 ALL_LANES = 0xffffffffu;
+
+DEVICE u32 lane() { return threadIdx.x % WARP; }
+/// Number of this warp in the grid, and of all warps.
+DEVICE u32 grid_warp() { return (blockIdx.x * blockDim.x + threadIdx.x) / WARP; }
+DEVICE u32 grid_warps() { return gridDim.x * blockDim.x / WARP; }
+DEVICE u32 grid_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
+DEVICE u32 grid_threads() { return gridDim.x * blockDim.x; }
+DEVICE u32 divide_up(u32 a, u32 b) { return (a + b - 1) / b; }
