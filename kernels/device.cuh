@@ -40,6 +40,9 @@ DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
 constexpr u32 WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 
+DEVICE double infinity() { return __uint_as_float(0x7f800000u); }
+DEVICE double not_a_number() { return __uint_as_float(0x7fc00000u); }
+
 DEVICE u32 lane() { return threadIdx.x % WARP; }
 /// Number of this warp in the grid, and of all warps.
 DEVICE u32 grid_warp() { return (blockIdx.x * blockDim.x + threadIdx.x) / WARP; }

@@ -324,7 +324,8 @@ fn walk<T: Scalar>(curve: &mut Curve<T>, d: usize, level: usize, length: f64) {
     curve.trial[..d].copy_from_slice(&curve.points[..d]);
     let points = curve.trial[inner.clone()].iter_mut().zip(&curve.points[inner.clone()]);
     for ((to, &from), &step) in points.zip(&curve.steps[level]) {
-        *to = from + step * length;
+        // A step that is not finite must not spoil the curve as it stands.
+        *to = if length == T::ZERO { from } else { from + step * length };
     }
     let end = curve.segments * d..(curve.segments + 1) * d;
     curve.trial[end.clone()].copy_from_slice(&curve.points[end]);
