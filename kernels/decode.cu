@@ -48,4 +48,4 @@ KERNEL(decode_layer_narrow, DecodeLayer, TILE_THREADS) { decode_layer_of<64, 0, 
 
 /// A layer whose sizes and activation the compiler knows.
 #define DECODE_INSTANCE(name, inputs, outputs, activation) \
-    KERNEL(name, DecodeLayer, TILE_THREADS) { decode_layer_of<(outputs) <= 64 ? 64 : 128, inputs, outputs, activation>(p); }
+    INSTANCE(name, DecodeLayer, TILE_THREADS) { decode_layer_of<(outputs) <= 64 ? 64 : 128, inputs, outputs, activation>(p); }

@@ -143,7 +143,7 @@ KERNEL(adjoint_layer, AdjointLayer, TILE_THREADS) { adjoint_layer_of<128, 0, 0>(
 KERNEL(adjoint_layer_narrow, AdjointLayer, TILE_THREADS) { adjoint_layer_of<64, 0, 0>(p); }
 
 #define ADJOINT_INSTANCE(name, inputs, outputs) \
-    KERNEL(name, AdjointLayer, TILE_THREADS) { adjoint_layer_of<(inputs) <= 64 ? 64 : 128, inputs, outputs>(p); }
+    INSTANCE(name, AdjointLayer, TILE_THREADS) { adjoint_layer_of<(inputs) <= 64 ? 64 : 128, inputs, outputs>(p); }
 
 /// J_i J_{i+1}ᵀ of every listed point but the last.
 KERNEL(neighbour_products, InnerProducts, 256) { inner_products<8, 0, 0, 0, false, 1>(p); }
@@ -151,6 +151,6 @@ KERNEL(neighbour_products, InnerProducts, 256) { inner_products<8, 0, 0, 0, fals
 KERNEL(gradient_products, InnerProducts, 256) { inner_products<8, 0, 1, 0, false, 0>(p); }
 
 #define NEIGHBOUR_INSTANCE(name, dim) \
-    KERNEL(name, InnerProducts, 256) { inner_products<INNER_TILE<dim>, dim, dim, 0, false, 1>(p); }
+    INSTANCE(name, InnerProducts, 256) { inner_products<INNER_TILE<dim>, dim, dim, 0, false, 1>(p); }
 #define GRADIENT_INSTANCE(name, dim) \
-    KERNEL(name, InnerProducts, 256) { inner_products<INNER_TILE<dim>, dim, 1, 0, false, 0>(p); }
+    INSTANCE(name, InnerProducts, 256) { inner_products<INNER_TILE<dim>, dim, 1, 0, false, 0>(p); }

@@ -9,4 +9,4 @@
 KERNEL(gram, InnerProducts, 256) { inner_products<8, 0, 0, 0, true, 0>(p); }
 
 #define GRAM_INSTANCE(name, dim) \
-    KERNEL(name, InnerProducts, 256) { inner_products<INNER_TILE<dim>, dim, dim, 0, true, 0>(p); }
+    INSTANCE(name, InnerProducts, 256) { inner_products<INNER_TILE<dim>, dim, dim, 0, true, 0>(p); }

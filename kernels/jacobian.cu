@@ -43,7 +43,7 @@ KERNEL(jacobian_layer, JacobianLayer, TILE_THREADS) { jacobian_layer_of<128, 0, 
 KERNEL(jacobian_layer_narrow, JacobianLayer, TILE_THREADS) { jacobian_layer_of<64, 0, 0, 0>(p); }
 
 #define JACOBIAN_INSTANCE(name, dim, inputs, outputs) \
-    KERNEL(name, JacobianLayer, TILE_THREADS) { jacobian_layer_of<(outputs) <= 64 ? 64 : 128, dim, inputs, outputs>(p); }
+    INSTANCE(name, JacobianLayer, TILE_THREADS) { jacobian_layer_of<(outputs) <= 64 ? 64 : 128, dim, inputs, outputs>(p); }
 
 /// The Jacobian of a single layer: its weight's columns times φ'(h). One thread a number.
 KERNEL(jacobian_of_one_layer, JacobianLayer, 256) {

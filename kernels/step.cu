@@ -15,13 +15,11 @@
 struct Counters {
     /// The next pair to take, and the first that has not arrived yet.
     u32 next, limit;
-    /// Curves in work.
-    u32 active;
-    /// Pairs finished in either half of the ring.
+    /// Pairs ever finished in either half of the ring.
     u32 finished[2];
     /// Items of this round: points to linearise, points with a gradient alone, points of both with an adjoint, curves to step, points to decode.
     u32 tangents, gradients, adjoints, steps, searches;
-    u32 padding[6];
+    u32 padding[7];
 };
 static_assert(sizeof(Counters) == 64, "src/cuda/step.rs reads them");
 
@@ -149,7 +147,6 @@ KERNEL(collect_linearise, Batch, 256) {
         const bool adjoint = gradient || (all && curve.progress.newton != 0);
         u32 place = 0, row = 0;
         if (lane() == 0) {
-            atomicAdd(&p.counters->active, 1u);
             if (all || gradient || need == NEED_STEP) p.step_curves[atomicAdd(&p.counters->steps, 1u)] = slot;
             if (all) place = atomicAdd(&p.counters->tangents, count);
             if (gradient) place = p.capacity() - count - atomicAdd(&p.counters->gradients, count);
@@ -359,7 +356,7 @@ KERNEL(step_wide, Batch, STEP_THREADS) {
 }
 
 #define STEP_INSTANCE(name, dim)         \
-    KERNEL(name, Batch, STEP_THREADS) {  \
+    INSTANCE(name, Batch, STEP_THREADS) {  \
         DYNAMIC_SHARED(float, work);     \
         step_curves<dim>(p, work);       \
     }

@@ -1,29 +1,39 @@
 //! Where the work is done.
 
 use std::fmt;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use crate::cuda::driver::Driver;
+#[cfg(feature = "emulator")]
+use crate::cuda::emulator::{Emulator, EmulatorOptions};
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+use crate::cuda::platform::Platform;
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::model::Model;
 use crate::scalar::Scalar;
 
 /// A device that models can be loaded on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Device(Kind);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Kind {
     Cpu,
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    Cuda(Arc<dyn Platform>),
 }
 
 impl Device {
-    /// The fastest device of this machine that this version of the crate can use.
+    /// The first NVIDIA GPU where there is one that can be used, otherwise the processor. [`Device::cuda`] says why a GPU cannot.
     ///
     /// # Errors
     ///
-    /// None at present: the CPU is always there.
+    /// None at present: the processor is always there.
     pub fn best() -> Result<Self> {
-        Ok(Self::cpu())
+        Ok(Self::cuda(0).unwrap_or_else(|_| Self::cpu()))
     }
 
     /// The processor, with as many threads as rayon's current pool has.
@@ -31,31 +41,75 @@ impl Device {
         Self(Kind::Cpu)
     }
 
+    /// An NVIDIA GPU, by its number from 0 on. Models on it compute in `f32`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`](crate::Error::Device) where the crate was built without the feature `cuda`, or the machine has no CUDA driver, an old
+    /// one, no such GPU, or one older than compute capability 8.0.
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        {
+            Ok(Self(Kind::Cuda(Arc::new(Driver::open(ordinal)?))))
+        }
+        #[cfg(not(feature = "cuda"))]
+        {
+            let message = format!("cuda:{ordinal}: this build has no CUDA path: expected the feature `cuda`");
+            Err(crate::Error::Device(message))
+        }
+    }
+
+    /// The kernels of the CUDA path on the processor, thread by thread: for tests and debugging, thousands of times slower than a GPU.
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    #[cfg(feature = "emulator")]
+    pub fn emulator(options: &EmulatorOptions) -> Result<Self> {
+        Ok(Self(Kind::Cuda(Arc::new(Emulator::new(options)?))))
+    }
+
+    /// True for the processor.
+    pub fn is_cpu(&self) -> bool {
+        matches!(self.0, Kind::Cpu)
+    }
+
     /// Puts a decoder's weights on the device, in `f32`.
     ///
     /// # Errors
     ///
-    /// None at present; devices with memory of their own may run out of it.
+    /// As [`Device::load_as`].
     pub fn load(&self, decoder: &Decoder) -> Result<Model> {
         self.load_as::<f32>(decoder)
     }
 
-    /// Puts a decoder's weights on the device in a type of choice: `f64` for reference values.
+    /// Puts a decoder's weights on the device in a type of choice: `f64`, on the processor alone, for reference values.
     ///
     /// # Errors
     ///
-    /// As [`Device::load`].
+    /// On a GPU [`Error::Device`](crate::Error::Device) for `f64`, [`Error::OutOfMemory`](crate::Error::OutOfMemory),
+    /// [`Error::Compile`](crate::Error::Compile) and [`Error::Cuda`](crate::Error::Cuda); none on the processor.
     pub fn load_as<T: Scalar>(&self, decoder: &Decoder) -> Result<Model<T>> {
-        match self.0 {
-            Kind::Cpu => Ok(Model::new(decoder)),
+        match &self.0 {
+            Kind::Cpu => Ok(Model::on_cpu(decoder)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Kind::Cuda(platform) => Model::on_cuda(Arc::clone(platform), decoder),
         }
     }
 }
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match &self.0 {
             Kind::Cpu => write!(f, "cpu ({} threads)", rayon::current_num_threads()),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Kind::Cuda(platform) => {
+                let label = platform.label();
+                match &platform.properties().name {
+                    name if *name == label => f.write_str(&label),
+                    name => write!(f, "{label} ({name})"),
+                }
+            }
         }
     }
 }

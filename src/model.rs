@@ -1,34 +1,32 @@
 //! A decoder on a device: everything that can be computed with it.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+use std::{any::TypeId, sync::Arc};
 
-use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis, s};
-use rayon::prelude::*;
+use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 
-use crate::cpu::backend::CpuBackend;
-use crate::cpu::decode::{DecodeScratch, decode};
-use crate::cpu::energy::{AdjointScratch, adjoint_hessians};
-use crate::cpu::gram::{add_gram, chord_sums};
-use crate::cpu::jacobian::{JacobianScratch, jacobians};
-use crate::cpu::network::Network;
+use crate::cpu::model::CpuModel;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+use crate::cuda::{model::CudaModel, platform::Platform};
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
-use crate::geodesic::backend::{Backend, Finished, drive};
-use crate::geodesic::initial::straight_line;
-use crate::geodesic::{Geodesics, Options, Status};
+use crate::geodesic::backend::Initial;
+use crate::geodesic::jobs::Jobs;
+use crate::geodesic::{Geodesics, Options};
 use crate::scalar::Scalar;
-
-/// Points that one thread computes before it takes others.
-const CHUNK: usize = 256;
 
 /// A decoder's weights on a device. Shared freely between threads.
 pub struct Model<T = f32> {
     decoder: Decoder,
-    /// The decoder as it is: for values and Jacobians.
-    original: Network<T>,
-    /// The same up to a rigid motion of the data space: for everything that is geometry.
-    compressed: Network<T>,
+    engine: Engine<T>,
+}
+
+enum Engine<T> {
+    Cpu(CpuModel<T>),
+    /// Only where `T` is `f32`.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    Cuda(CudaModel),
 }
 
 /// Chord energies and lengths of curves.
@@ -41,12 +39,19 @@ pub struct Energies<T> {
 }
 
 impl<T: Scalar> Model<T> {
-    pub(crate) fn new(decoder: &Decoder) -> Self {
-        Self {
-            decoder: decoder.clone(),
-            original: Network::new(decoder),
-            compressed: Network::new(&decoder.compressed()),
+    pub(crate) fn on_cpu(decoder: &Decoder) -> Self {
+        Self { decoder: decoder.clone(), engine: Engine::Cpu(CpuModel::new(decoder)) }
+    }
+
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    pub(crate) fn on_cuda(platform: Arc<dyn Platform>, decoder: &Decoder) -> Result<Self> {
+        if TypeId::of::<T>() != TypeId::of::<f32>() {
+            let device = platform.label();
+            return Err(Error::Device(format!(
+                "{device}: expected f32, which its kernels compute in: use the CPU for f64"
+            )));
         }
+        Ok(Self { decoder: decoder.clone(), engine: Engine::Cuda(CudaModel::new(platform, decoder)?) })
     }
 
     /// The decoder that was loaded.
@@ -60,16 +65,15 @@ impl<T: Scalar> Model<T> {
     ///
     /// [`Error::Shape`] where the latents' width is not d.
     pub fn decode(&self, latents: ArrayView2<'_, T>) -> Result<Array2<T>> {
-        let width = self.original.data_dim;
-        let values = self.by_chunks(
-            latents,
-            width,
-            |rows| DecodeScratch::new(&self.original, rows),
-            |scratch, latents, out| {
-                decode(&self.original, latents, out, scratch);
-            },
-        )?;
-        Ok(array2(latents.nrows(), width, values))
+        self.check_width("latents", latents.ncols())?;
+        let rows = latents.as_standard_layout();
+        let rows = rows.as_slice().unwrap_or_default();
+        let values = match &self.engine {
+            Engine::Cpu(model) => model.decode(rows),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Engine::Cuda(model) => from_device(model.decode(to_device(rows)?)?)?,
+        };
+        Ok(array2(latents.nrows(), self.decoder.data_dim(), values))
     }
 
     /// Jacobian columns: latents `[P, d]` to `[P, d, D]`, where row k of a point is ∂f/∂z_k.
@@ -78,21 +82,15 @@ impl<T: Scalar> Model<T> {
     ///
     /// [`Error::Shape`] where the latents' width is not d.
     pub fn jacobian(&self, latents: ArrayView2<'_, T>) -> Result<Array3<T>> {
-        let (d, width) = (self.original.latent_dim, self.original.data_dim);
-        let columns = self.by_chunks(
-            latents,
-            d * width,
-            |rows| JacobianScratch::new(&self.original, rows),
-            |scratch, latents, out| {
-                jacobians(&self.original, latents, scratch, |chain, tangents| {
-                    let (outputs, offset) = (chain.outputs(), chain.output_offset);
-                    for (from, to) in tangents.chunks_exact(outputs).zip(out.chunks_exact_mut(width)) {
-                        to[offset..offset + outputs].copy_from_slice(from);
-                    }
-                });
-            },
-        )?;
-        Ok(array3(latents.nrows(), d, width, columns))
+        self.check_width("latents", latents.ncols())?;
+        let rows = latents.as_standard_layout();
+        let rows = rows.as_slice().unwrap_or_default();
+        let columns = match &self.engine {
+            Engine::Cpu(model) => model.jacobian(rows),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Engine::Cuda(model) => from_device(model.jacobian(to_device(rows)?)?)?,
+        };
+        Ok(array3(latents.nrows(), latents.ncols(), self.decoder.data_dim(), columns))
     }
 
     /// The pullback metric G = JᵀJ: latents `[P, d]` to `[P, d, d]`.
@@ -101,19 +99,15 @@ impl<T: Scalar> Model<T> {
     ///
     /// [`Error::Shape`] where the latents' width is not d.
     pub fn metric(&self, latents: ArrayView2<'_, T>) -> Result<Array3<T>> {
-        let network = &self.compressed;
-        let d = network.latent_dim;
-        let metrics = self.by_chunks(
-            latents,
-            d * d,
-            |rows| JacobianScratch::new(network, rows),
-            |scratch, latents, out| {
-                jacobians(network, latents, scratch, |chain, tangents| {
-                    add_gram(chain.outputs(), d, tangents, out);
-                });
-            },
-        )?;
-        Ok(array3(latents.nrows(), d, d, metrics))
+        self.check_width("latents", latents.ncols())?;
+        let rows = latents.as_standard_layout();
+        let rows = rows.as_slice().unwrap_or_default();
+        let metrics = match &self.engine {
+            Engine::Cpu(model) => model.metric(rows),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Engine::Cuda(model) => from_device(model.metric(to_device(rows)?)?)?,
+        };
+        Ok(array3(latents.nrows(), latents.ncols(), latents.ncols(), metrics))
     }
 
     /// The volume element √det G: latents `[P, d]` to `[P]`; how much the decoder magnifies volumes there.
@@ -138,8 +132,7 @@ impl<T: Scalar> Model<T> {
     ///
     /// [`Error::Shape`] where the latents' width is not d, or the adjoints are not `[P, D]`.
     pub fn adjoint_hessian(&self, latents: ArrayView2<'_, T>, adjoints: ArrayView2<'_, T>) -> Result<Array3<T>> {
-        let network = &self.original;
-        let (d, width) = (network.latent_dim, network.data_dim);
+        let width = self.decoder.data_dim();
         if adjoints.dim() != (latents.nrows(), width) {
             return Err(Error::Shape {
                 what: "adjoints".into(),
@@ -148,18 +141,14 @@ impl<T: Scalar> Model<T> {
             });
         }
         self.check_width("latents", latents.ncols())?;
-        let mut both = Array2::from_elem((latents.nrows(), d + width), T::ZERO);
-        both.slice_mut(s![.., ..d]).assign(&latents);
-        both.slice_mut(s![.., d..]).assign(&adjoints);
-        let blocks = by_chunks(
-            both.view(),
-            d * d,
-            |rows| AdjointScratch::new(network, rows),
-            |scratch, rows, out| {
-                adjoint_hessians(network, rows, scratch, out);
-            },
-        );
-        Ok(array3(latents.nrows(), d, d, blocks))
+        let (rows, weights) = (latents.as_standard_layout(), adjoints.as_standard_layout());
+        let (rows, weights) = (rows.as_slice().unwrap_or_default(), weights.as_slice().unwrap_or_default());
+        let blocks = match &self.engine {
+            Engine::Cpu(model) => model.adjoint_hessian(rows, weights),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Engine::Cuda(model) => from_device(model.adjoint_hessian(to_device(rows)?, to_device(weights)?)?)?,
+        };
+        Ok(array3(latents.nrows(), latents.ncols(), latents.ncols(), blocks))
     }
 
     /// Chord energies and lengths of given curves `[C, N + 1, d]`.
@@ -168,7 +157,7 @@ impl<T: Scalar> Model<T> {
     ///
     /// [`Error::Shape`] where the curves' width is not d or they have fewer than two points.
     pub fn energy(&self, curves: ArrayView3<'_, T>) -> Result<Energies<T>> {
-        let (count, points, d) = curves.dim();
+        let (_, points, d) = curves.dim();
         self.check_width("curves", d)?;
         if points < 2 {
             return Err(Error::Shape {
@@ -177,21 +166,14 @@ impl<T: Scalar> Model<T> {
                 found: points.to_string(),
             });
         }
-        let network = &self.compressed;
         let curves = curves.as_standard_layout();
-        let curves = curves.as_slice().unwrap_or_default();
-        let sums: Vec<(f64, f64)> = curves
-            .par_chunks(points * d)
-            .map_init(
-                || (DecodeScratch::new(network, points), vec![T::ZERO; points * network.data_dim]),
-                |(scratch, values), curve| {
-                    decode(network, curve, values, scratch);
-                    chord_sums(network.data_dim, values)
-                },
-            )
-            .collect();
+        let numbers = curves.as_slice().unwrap_or_default();
+        let sums = match &self.engine {
+            Engine::Cpu(model) => model.chord_sums(numbers, points),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Engine::Cuda(model) => model.chord_sums(to_device(numbers)?, points)?,
+        };
         let segments = (points - 1) as f64;
-        debug_assert_eq!(sums.len(), count);
         Ok(Energies {
             energy: sums.iter().map(|(e, _)| T::from_f64(0.5 * segments * e)).collect(),
             length: sums.iter().map(|(_, l)| T::from_f64(*l)).collect(),
@@ -237,12 +219,10 @@ impl<T: Scalar> Model<T> {
             check_finite(what, latents)?;
         }
         let (starts, ends) = (starts.as_standard_layout(), ends.as_standard_layout());
-        let d = self.compressed.latent_dim;
+        let d = starts.ncols();
         let (from, to) = (starts.as_slice().unwrap_or_default(), ends.as_slice().unwrap_or_default());
-        let initial = |job: usize, points: &mut [T]| {
-            straight_line(&from[job * d..(job + 1) * d], &to[job * d..(job + 1) * d], points);
-        };
-        self.solve(starts.nrows(), options, initial, progress)
+        let line = |job: usize| Initial::Line(&from[job * d..(job + 1) * d], &to[job * d..(job + 1) * d]);
+        self.solve(starts.nrows(), options, &line, &progress)
     }
 
     /// Geodesics from given initial curves `[C, N + 1, d]`, whose ends stay where they are; `options.segments` must be N.
@@ -264,59 +244,49 @@ impl<T: Scalar> Model<T> {
         let flat = initial.as_slice().unwrap_or_default();
         let rows = ArrayView2::from_shape((count * points, d), flat).map_err(|e| Error::Device(e.to_string()))?;
         check_finite("initial curves", rows)?;
-        let copy = |job: usize, out: &mut [T]| out.copy_from_slice(&flat[job * points * d..(job + 1) * points * d]);
-        self.solve(count, &Options { coarse_to_fine: false, ..options.clone() }, copy, |_, _| ControlFlow::Continue(()))
+        let curve = |job: usize| Initial::Curve(&flat[job * points * d..(job + 1) * points * d]);
+        let options = Options { coarse_to_fine: false, ..options.clone() };
+        self.solve(count, &options, &curve, &|_, _| ControlFlow::Continue(()))
     }
 
-    fn solve(
+    fn solve<'a>(
         &self,
         count: usize,
         options: &Options,
-        initial: impl Fn(usize, &mut [T]) + Sync,
-        progress: impl Fn(usize, usize) -> ControlFlow<()> + Sync,
+        initial: &'a (dyn Fn(usize) -> Initial<'a, T> + Sync),
+        progress: &'a (dyn Fn(usize, usize) -> ControlFlow<()> + Sync),
     ) -> Result<Geodesics<T>> {
         options.check()?;
-        let d = self.compressed.latent_dim;
+        let mut geodesics = Geodesics::new(count, options.segments, self.decoder.latent_dim());
         let (grids, policy) = (options.grids(), options.policy::<T>());
-        let (taken, done, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
-        let threads = rayon::current_num_threads().min(count);
-        let workers: Vec<Result<Batch<T>>> = (0..threads)
-            .into_par_iter()
-            .map(|_| {
-                let mut batch = Batch::default();
-                let mut backend = CpuBackend::new(&self.compressed, &grids, policy);
-                let mut points = vec![T::ZERO; (options.segments + 1) * d];
-                let next = |backend: &mut CpuBackend<'_, T>| {
-                    let cancelled = stop.load(Ordering::Relaxed);
-                    let job = if cancelled { count } else { taken.fetch_add(1, Ordering::Relaxed) };
-                    if job < count {
-                        initial(job, &mut points);
-                        backend.admit(job, &points)?;
-                    }
-                    Ok(job < count)
+        match &self.engine {
+            Engine::Cpu(model) => {
+                let jobs = Jobs::new(count, initial, progress);
+                for solved in model.solve(&jobs, &grids, policy)? {
+                    solved.scatter(&mut geodesics);
+                }
+                jobs.check()?;
+            }
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Engine::Cuda(model) => {
+                let initial = |job: usize| match initial(job) {
+                    Initial::Line(start, end) => Initial::Line(bytemuck::cast_slice(start), bytemuck::cast_slice(end)),
+                    Initial::Curve(points) => Initial::Curve(bytemuck::cast_slice(points)),
                 };
-                drive(&mut backend, next, |curve| {
-                    batch.push(&curve);
-                    let finished = 1 + done.fetch_add(1, Ordering::Relaxed);
-                    if progress(finished, count).is_break() {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                })?;
-                Ok(batch)
-            })
-            .collect();
-        let mut geodesics = Geodesics::new(count, options.segments, d);
-        for batch in workers {
-            batch?.scatter(&mut geodesics);
-        }
-        if stop.into_inner() {
-            return Err(Error::Cancelled { finished: done.into_inner(), total: count });
+                let from_curves = count > 0 && matches!(initial(0), Initial::Curve(_));
+                let jobs = Jobs::new(count, &initial, progress);
+                if count > 0 {
+                    let mut backend = model.backend(&grids, &policy, count, from_curves)?;
+                    jobs.work(&mut backend)?.scatter(&mut geodesics);
+                }
+                jobs.check()?;
+            }
         }
         Ok(geodesics)
     }
 
     fn check_width(&self, what: &str, width: usize) -> Result<()> {
-        let d = self.original.latent_dim;
+        let d = self.decoder.latent_dim();
         if width == d {
             return Ok(());
         }
@@ -326,35 +296,17 @@ impl<T: Scalar> Model<T> {
             found: width.to_string(),
         })
     }
-
-    /// Runs `compute` over chunks of latents on all threads, each with its own scratch; `width` numbers come out for every row.
-    fn by_chunks<S>(
-        &self,
-        latents: ArrayView2<'_, T>,
-        width: usize,
-        scratch: impl Fn(usize) -> S + Sync + Send,
-        compute: impl Fn(&mut S, &[T], &mut [T]) + Sync + Send,
-    ) -> Result<Vec<T>> {
-        self.check_width("latents", latents.ncols())?;
-        Ok(by_chunks(latents, width, scratch, compute))
-    }
 }
 
-fn by_chunks<T: Scalar, S>(
-    rows: ArrayView2<'_, T>,
-    width: usize,
-    scratch: impl Fn(usize) -> S + Sync + Send,
-    compute: impl Fn(&mut S, &[T], &mut [T]) + Sync + Send,
-) -> Vec<T> {
-    let (count, columns) = rows.dim();
-    let rows = rows.as_standard_layout();
-    let rows = rows.as_slice().unwrap_or_default();
-    let mut out = vec![T::ZERO; count * width];
-    let chunk = CHUNK.min(count.div_ceil(rayon::current_num_threads()).max(1));
-    rows.par_chunks(chunk * columns)
-        .zip(out.par_chunks_mut(chunk * width))
-        .for_each_init(|| scratch(chunk), |scratch, (rows, out)| compute(scratch, rows, out));
-    out
+/// The numbers of a model on a CUDA device, which are `f32` there: see [`Model::on_cuda`].
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+fn to_device<T: Scalar>(numbers: &[T]) -> Result<&[f32]> {
+    bytemuck::try_cast_slice(numbers).map_err(|e| Error::Device(e.to_string()))
+}
+
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+fn from_device<T: Scalar>(numbers: Vec<f32>) -> Result<Vec<T>> {
+    bytemuck::try_cast_vec(numbers).map_err(|(e, _)| Error::Device(e.to_string()))
 }
 
 fn check_finite<T: Scalar>(what: &str, rows: ArrayView2<'_, T>) -> Result<()> {
@@ -372,42 +324,4 @@ fn array2<T: Scalar>(rows: usize, columns: usize, numbers: Vec<T>) -> Array2<T> 
 
 fn array3<T: Scalar>(a: usize, b: usize, c: usize, numbers: Vec<T>) -> Array3<T> {
     Array3::from_shape_vec((a, b, c), numbers).unwrap_or_else(|_| Array3::from_elem((a, b, c), T::ZERO))
-}
-
-/// What one worker finished, in the order in which it did.
-struct Batch<T> {
-    jobs: Vec<usize>,
-    points: Vec<T>,
-    numbers: Vec<[T; 3]>,
-    iterations: Vec<u32>,
-    status: Vec<Status>,
-}
-
-impl<T> Default for Batch<T> {
-    fn default() -> Self {
-        Self { jobs: Vec::new(), points: Vec::new(), numbers: Vec::new(), iterations: Vec::new(), status: Vec::new() }
-    }
-}
-
-impl<T: Scalar> Batch<T> {
-    fn push(&mut self, curve: &Finished<'_, T>) {
-        self.jobs.push(curve.job);
-        self.points.extend_from_slice(curve.points);
-        self.numbers.push([curve.energy, curve.length, curve.gradient_norm].map(T::from_f64));
-        self.iterations.push(curve.iterations);
-        self.status.push(curve.status);
-    }
-
-    fn scatter(self, to: &mut Geodesics<T>) {
-        let (_, points, d) = to.curves.dim();
-        for (k, (&job, curve)) in self.jobs.iter().zip(self.points.chunks_exact(points * d)).enumerate() {
-            let mut target = to.curves.index_axis_mut(Axis(0), job);
-            for (to, &from) in target.iter_mut().zip(curve) {
-                *to = from;
-            }
-            [to.energy[job], to.length[job], to.gradient_norm[job]] = self.numbers[k];
-            to.iterations[job] = self.iterations[k];
-            to.status[job] = self.status[k];
-        }
-    }
 }

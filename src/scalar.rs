@@ -9,6 +9,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 /// The trait is sealed: its methods are what the vectorised loops in this crate need, no more.
 pub trait Scalar:
     sealed::Sealed
+    + bytemuck::Pod
     + faer::traits::RealField
     + Copy
     + Debug

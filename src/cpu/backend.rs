@@ -9,7 +9,7 @@ use super::network::Network;
 use super::step::{Solver, System};
 use crate::error::Result;
 use crate::geodesic::Status;
-use crate::geodesic::backend::{Backend, Finished};
+use crate::geodesic::backend::{Backend, Finished, Initial};
 use crate::geodesic::initial::{resample, straight_line};
 use crate::geodesic::policy::{CANDIDATES, LEVELS, Next, Policy, Progress};
 use crate::scalar::Scalar;
@@ -35,6 +35,8 @@ pub(crate) struct CpuBackend<'a, T> {
     linearise: LineariseScratch<T>,
     value_points: usize,
     tangent_points: usize,
+    /// A straight line, `[N + 1, d]`.
+    line: Vec<T>,
 }
 
 impl<'a, T: Scalar> CpuBackend<'a, T> {
@@ -56,6 +58,7 @@ impl<'a, T: Scalar> CpuBackend<'a, T> {
             linearise: LineariseScratch::new(network, tangent_points, value_points),
             value_points,
             tangent_points,
+            line: vec![T::ZERO; (segments + 1) * d],
         }
     }
 
@@ -176,7 +179,14 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
         self.curves.len() - self.free()
     }
 
-    fn admit(&mut self, job: usize, points: &[T]) -> Result<()> {
+    fn admit(&mut self, job: usize, initial: Initial<'_, T>) -> Result<()> {
+        let points = match initial {
+            Initial::Curve(points) => points,
+            Initial::Line(start, end) => {
+                straight_line(start, end, &mut self.line);
+                &self.line
+            }
+        };
         if let Some(curve) = self.curves.iter_mut().find(|c| c.need == Need::Nothing) {
             let d = self.network.latent_dim;
             curve.job = job;

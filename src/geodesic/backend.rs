@@ -17,9 +17,18 @@ pub(crate) struct Finished<'a, T> {
     pub status: Status,
 }
 
+/// The curve that the search starts from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Initial<'a, T> {
+    /// The straight line between two latents, `[d]` each.
+    Line(&'a [T], &'a [T]),
+    /// `[N + 1, d]`.
+    Curve(&'a [T]),
+}
+
 /// A device that keeps a batch of curves and moves all of them together.
 ///
-/// A round is [`linearise`](Backend::linearise), [`step`](Backend::step), [`search`](Backend::search), [`decide`](Backend::decide). Each does its
+/// A [`round`](Backend::round) is [`linearise`](Backend::linearise), [`step`](Backend::step), [`search`](Backend::search), [`decide`](Backend::decide). Each does its
 /// work for the curves that need it (see [`policy`](super::policy)), so curves of one batch may stand at different points of
 /// their search, and a finished one costs nothing more.
 pub(crate) trait Backend {
@@ -30,8 +39,8 @@ pub(crate) trait Backend {
     fn free(&self) -> usize;
     /// Curves in work.
     fn active(&self) -> usize;
-    /// Takes an initial curve `[N + 1, d]`.
-    fn admit(&mut self, job: usize, points: &[Self::Scalar]) -> Result<()>;
+    /// Takes a curve to be solved.
+    fn admit(&mut self, job: usize, initial: Initial<'_, Self::Scalar>) -> Result<()>;
     /// Tangents, and from them gradient and Hessian blocks, at newly accepted curves.
     fn linearise(&mut self) -> Result<()>;
     /// Block-tridiagonal solves for the damping levels that are tried next.
@@ -40,11 +49,19 @@ pub(crate) trait Backend {
     fn search(&mut self) -> Result<()>;
     /// Accepts, refines, tries again or finishes, curve by curve.
     fn decide(&mut self, finish: &mut dyn FnMut(Finished<'_, Self::Scalar>)) -> Result<()>;
+
+    /// All four. A device may do a later round's work before it hands out an earlier one's results.
+    fn round(&mut self, finish: &mut dyn FnMut(Finished<'_, Self::Scalar>)) -> Result<()> {
+        self.linearise()?;
+        self.step()?;
+        self.search()?;
+        self.decide(finish)
+    }
 }
 
 /// Solves curves until `next` has no more.
 ///
-/// `next` writes an initial curve and returns its number; `finish` receives the results, in the order in which curves end.
+/// `next` admits a curve, or returns false where there is none; `finish` receives the results, in the order in which curves end.
 pub(crate) fn drive<B: Backend>(
     backend: &mut B,
     mut next: impl FnMut(&mut B) -> Result<bool>,
@@ -55,9 +72,6 @@ pub(crate) fn drive<B: Backend>(
         if backend.active() == 0 {
             return Ok(());
         }
-        backend.linearise()?;
-        backend.step()?;
-        backend.search()?;
-        backend.decide(&mut finish)?;
+        backend.round(&mut finish)?;
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod initial;
+pub(crate) mod jobs;
 pub(crate) mod policy;
 
 use ndarray::{Array1, Array3};

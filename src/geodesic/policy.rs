@@ -18,23 +18,23 @@ pub(crate) const LEVELS: [f64; 3] = [1.0 / 8.0, 1.0, 8.0];
 /// (level, length) of every candidate; the first is the bold one.
 pub(crate) const CANDIDATES: [(usize, f64); 6] = [(0, 1.0), (0, 0.4), (1, 1.0), (1, 0.4), (2, 1.0), (2, 0.4)];
 /// λ of a fresh curve.
-const FIRST_DAMPING: f64 = 1.0;
+pub(crate) const FIRST_DAMPING: f64 = 1.0;
 /// The bold step is taken without looking at others where it gains this share of what the model promises.
-const BOLD_SHARE: f64 = 0.3;
+pub(crate) const BOLD_SHARE: f64 = 0.3;
 /// The model is trusted where the gain is this share of the promise, or the inverse of it, or between.
-const TRUST: f64 = 0.6;
+pub(crate) const TRUST: f64 = 0.6;
 /// λ shrinks by this factor behind a trusted step.
-const TRUSTED_SHRINKAGE: f64 = 1.0 / 64.0;
+pub(crate) const TRUSTED_SHRINKAGE: f64 = 1.0 / 64.0;
 /// A step that gains less than this share of the energy gains little.
-const LITTLE: f64 = 3e-3;
+pub(crate) const LITTLE: f64 = 3e-3;
 /// Chord steps go on while ∇E · δ shrinks by this factor each time.
-const CONTRACTION: f64 = 0.3;
+pub(crate) const CONTRACTION: f64 = 0.3;
 /// λ grows by this factor where no candidate lowers the energy.
-const GROWTH: f64 = 64.0;
+pub(crate) const GROWTH: f64 = 64.0;
 /// λ never falls below this.
-const LEAST_DAMPING: f64 = 1e-9;
+pub(crate) const LEAST_DAMPING: f64 = 1e-9;
 /// Beyond this a curve that cannot move is stalled.
-const MOST_DAMPING: f64 = 1e12;
+pub(crate) const MOST_DAMPING: f64 = 1e12;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]

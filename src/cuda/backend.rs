@@ -1,0 +1,475 @@
+//! A batch of curves on a device: the solver's rounds as one recorded graph, pairs in and curves out while it runs.
+//!
+//! Pairs pass through a ring of two halves. One half is solved while the other is filled by the host or read back, on a stream
+//! of its own. The host follows a round behind the device: it reads how many curves have finished only once the next round is
+//! under way, so that the device never waits for it.
+
+use std::sync::Arc;
+
+use super::decode::{Jets, decode};
+use super::energy::{AdjointRows, AdjointTargets, Chords, adjoint_pass, neighbours, seed};
+use super::gram::gram;
+use super::jacobian::{places, push_forward};
+use super::launch::{Launcher, RowList};
+use super::memory::{Buffer, Event, Graph, Pinned, Stream};
+use super::network::DeviceNetwork;
+use super::platform::{Address, Platform};
+use super::step::{Batch, CURVE_BYTES, counter, global_workspace};
+use crate::cpu::activation::Order;
+use crate::error::{Error, Result};
+use crate::geodesic::Status;
+use crate::geodesic::backend::{Backend, Finished, Initial};
+use crate::geodesic::policy::{LEVELS, Policy};
+
+/// Curves in work at most: enough to fill the largest device, few enough that a ring's turn is short.
+const MOST_SLOTS: usize = 32 * 1024;
+/// Share of the free memory that a batch may take.
+const MEMORY_SHARE: f64 = 0.9;
+/// Uploads of the ring's limit that may be on their way at once.
+const LIMITS: usize = 8;
+
+/// How the arrays of a batch are laid out for every slot, in 4-byte numbers.
+struct Layout {
+    /// Points of one slot.
+    stride: usize,
+    d: usize,
+    /// Numbers by point: what is kept between kernels.
+    kept: usize,
+    /// Numbers by point: hidden values, or tangents and adjoints; never both at once.
+    transient: usize,
+    /// Numbers by curve in one half of the ring.
+    ring: usize,
+}
+
+impl Layout {
+    fn new(network: &DeviceNetwork, segments: usize, from_curves: bool) -> Self {
+        let (d, stride) = (network.latent_dim, segments + 1);
+        let squares = 4 * d * d; // gram, off, curvature, blocks
+        let rows = (2 + 1 + 1 + LEVELS.len()) * d; // points, trial, gradient, sides, steps
+        let lists = 3;
+        let kept = squares + rows + 1 + lists + network.data_dim + Jets::width(network, Order::Second);
+        let transient = 2 * network.widest + network.tangent_width();
+        let initial = if from_curves { stride * d } else { 2 * d };
+        Self { stride, d, kept, transient, ring: initial + stride * d + 8 }
+    }
+
+    /// Bytes that one slot takes, its places in the ring included.
+    fn slot_bytes(&self) -> usize {
+        (self.stride * (self.kept + self.transient) + 2 * self.ring + 2) * size_of::<f32>() + CURVE_BYTES
+    }
+
+    /// Slots for `count` curves in `free` bytes; numbers of points and tangents fit into 32 bits.
+    fn slots(&self, count: usize, free: u64) -> usize {
+        let by_memory = (free as f64 * MEMORY_SHARE) as usize / self.slot_bytes();
+        let by_numbering = (u32::MAX as usize / 2) / (self.stride * self.d.max(4));
+        count.min(by_memory).min(by_numbering).clamp(1, MOST_SLOTS)
+    }
+}
+
+/// One half of the ring.
+#[derive(Default)]
+struct Half {
+    /// The caller's number of every pair, by its place in the half.
+    jobs: Vec<usize>,
+    /// Pairs ever given to this half; the device counts those that it has finished.
+    given: u32,
+}
+
+/// Curves in work on a device.
+pub(crate) struct CudaBackend<'a> {
+    // Dropped, and so waited for, before everything that it works on.
+    compute: Stream,
+    copies: Stream,
+    graph: Option<Graph>,
+    network: &'a DeviceNetwork,
+    batch: Batch,
+    values: Address,
+    transient: Address,
+    jets: Jets,
+    /// Pairs of one half.
+    window: usize,
+    halves: [Half; 2],
+    filling: usize,
+    /// Pairs given to the ring so far, and those of them that the device may take.
+    given: usize,
+    released: usize,
+    rounds: usize,
+    /// Time in kernels so far.
+    milliseconds: f64,
+    /// Before and behind the last two rounds.
+    began: [Event; 2],
+    polled: [Event; 2],
+    uploaded: Event,
+    polls: Pinned<u32>,
+    limits: Pinned<u32>,
+    limit_uploads: usize,
+    inputs: Pinned<f32>,
+    outputs: Pinned<f32>,
+    numbers: Pinned<f64>,
+    codes: Pinned<u32>,
+    counters: Buffer<u32>,
+    _curves: Buffer<u8>,
+    _numbers_4: Buffer<f32>,
+    ring_inputs: Buffer<f32>,
+    ring_points: Buffer<f32>,
+    ring_numbers: Buffer<f64>,
+    /// Iterations, and behind them the statuses.
+    ring_codes: Buffer<u32>,
+}
+
+impl<'a> CudaBackend<'a> {
+    /// Room for `count` curves or as many as the free memory holds; half as many where that was too much, down to one.
+    pub fn new(
+        platform: &Arc<dyn Platform>,
+        network: &'a DeviceNetwork,
+        grids: &[usize],
+        policy: &Policy,
+        count: usize,
+        from_curves: bool,
+    ) -> Result<Self> {
+        let segments = grids.iter().copied().max().unwrap_or(2);
+        let layout = Layout::new(network, segments, from_curves);
+        let mut slots = layout.slots(count, platform.free_memory()?);
+        loop {
+            match Self::with_slots(platform, network, &layout, grids, policy, slots, from_curves) {
+                Err(Error::OutOfMemory { .. }) if slots > 1 => slots /= 2,
+                other => return other,
+            }
+        }
+    }
+
+    fn with_slots(
+        platform: &Arc<dyn Platform>,
+        network: &'a DeviceNetwork,
+        layout: &Layout,
+        grids: &[usize],
+        policy: &Policy,
+        slots: usize,
+        from_curves: bool,
+    ) -> Result<Self> {
+        let (d, stride, ring) = (layout.d, layout.stride, 2 * slots);
+        let compute = Stream::new(platform)?;
+        let launcher = Launcher { stream: &compute };
+        let workspace = global_workspace(launcher, slots, d);
+        let points = slots * stride;
+        let total = points * (layout.kept + layout.transient) + 2 * slots + workspace;
+        let numbers_4 = Buffer::<f32>::new(platform, total)?;
+        let mut next = 0;
+        let mut place = |count: usize| {
+            next += count;
+            numbers_4.at(next - count)
+        };
+        let curves = Buffer::<u8>::new(platform, slots * CURVE_BYTES)?;
+        let counters = Buffer::<u32>::new(platform, counter::COUNT)?;
+        let input_width = if from_curves { stride * d } else { 2 * d };
+        let ring_inputs = Buffer::<f32>::new(platform, ring * input_width)?;
+        let ring_points = Buffer::<f32>::new(platform, ring * stride * d)?;
+        let ring_numbers = Buffer::<f64>::new(platform, ring * 3)?;
+        let ring_codes = Buffer::<u32>::new(platform, ring * 2)?;
+        let curved = network.layers().any(|l| l.has_second);
+        let jets_at = place(points * Jets::width(network, Order::Second));
+        let curvature = place(points * d * d);
+        let batch = Batch {
+            counters: counters.address(),
+            curves: curves.address(),
+            segments_of: place(slots),
+            points: place(points * d),
+            trial: place(points * d),
+            squares: place(points),
+            gram: place(points * d * d),
+            off: place(points * d * d),
+            curvature: if curved { curvature } else { 0 },
+            gradient: place(points * d),
+            steps: place(points * d * LEVELS.len()),
+            blocks: place(points * d * d),
+            sides: place(points * d),
+            tangent_ids: place(points),
+            adjoint_rows: place(points),
+            step_curves: place(slots),
+            search_ids: place(points),
+            workspace: place(workspace),
+            starts: if from_curves { 0 } else { ring_inputs.address() },
+            ends: if from_curves { 0 } else { ring_inputs.at(ring * d) },
+            initial: if from_curves { ring_inputs.address() } else { 0 },
+            out_points: ring_points.address(),
+            out_numbers: ring_numbers.address(),
+            out_iterations: ring_codes.address(),
+            out_status: ring_codes.at(ring),
+            ring: ring as u32,
+            slots: slots as u32,
+            stride: stride as u32,
+            latent_dim: d as u32,
+            ..Batch::new(grids, policy)
+        };
+        compute.clear(&curves, 0, slots * CURVE_BYTES)?;
+        compute.clear(&counters, 0, counter::COUNT)?;
+        Ok(Self {
+            copies: Stream::new(platform)?,
+            graph: None,
+            network,
+            batch,
+            values: place(points * network.data_dim),
+            transient: place(points * layout.transient),
+            jets: Jets::new(network, Order::Second, points, jets_at),
+            window: slots,
+            halves: Default::default(),
+            filling: 0,
+            given: 0,
+            released: 0,
+            rounds: 0,
+            milliseconds: 0.0,
+            began: [Event::new(platform)?, Event::new(platform)?],
+            polled: [Event::new(platform)?, Event::new(platform)?],
+            uploaded: Event::new(platform)?,
+            polls: Pinned::new(platform, 2 * counter::COUNT)?,
+            limits: Pinned::new(platform, LIMITS)?,
+            limit_uploads: 0,
+            inputs: Pinned::new(platform, ring * input_width)?,
+            outputs: Pinned::new(platform, slots * stride * d)?,
+            numbers: Pinned::new(platform, slots * 3)?,
+            codes: Pinned::new(platform, slots * 2)?,
+            counters,
+            _curves: curves,
+            _numbers_4: numbers_4,
+            ring_inputs,
+            ring_points,
+            ring_numbers,
+            ring_codes,
+            compute,
+        })
+    }
+
+    fn launcher(&self) -> Launcher<'_> {
+        Launcher { stream: &self.compute }
+    }
+
+    fn counter(&self, word: usize) -> Address {
+        self.counters.at(word)
+    }
+
+    /// Points that a curve's arrays are made for.
+    fn capacity(&self) -> usize {
+        self.batch.slots as usize * self.batch.stride as usize
+    }
+
+    /// Goes on to fill the other half where this one is full and that one empty.
+    fn turn(&mut self) {
+        if self.free() == 0 && self.halves[1 - self.filling].jobs.is_empty() {
+            self.filling = 1 - self.filling;
+        }
+    }
+
+    /// Sends the pairs that were admitted since the last round, and lets the device take them.
+    fn release(&mut self) -> Result<()> {
+        let (d, ring) = (self.batch.latent_dim as usize, 2 * self.window);
+        let mut from = self.released;
+        while from < self.given {
+            let at = from % ring;
+            let count = (self.given - from).min(ring - at);
+            // SAFETY: these places are written again only when their pairs have come back, long after this copy.
+            unsafe {
+                if self.batch.initial == 0 {
+                    for part in [at * d, (ring + at) * d] {
+                        self.copies.upload((&self.ring_inputs, part), (&self.inputs, part), count * d)?;
+                    }
+                } else {
+                    let width = d * self.batch.stride as usize;
+                    self.copies.upload((&self.ring_inputs, at * width), (&self.inputs, at * width), count * width)?;
+                }
+            }
+            from += count;
+        }
+        if self.given > self.released {
+            self.uploaded.record(&self.copies)?;
+            self.compute.wait(&self.uploaded)?;
+            let entry = self.limit_uploads % LIMITS;
+            self.limits.as_mut_slice()[entry] = self.given as u32;
+            // SAFETY: an entry is written again after LIMITS rounds, and the host is one round behind the device.
+            unsafe { self.compute.upload((&self.counters, counter::LIMIT), (&self.limits, entry), 1)? };
+            self.limit_uploads += 1;
+            self.released = self.given;
+        }
+        Ok(())
+    }
+
+    /// Brings back a half of the ring and hands out its curves.
+    fn deliver(&mut self, half: usize, finish: &mut dyn FnMut(Finished<'_, f32>)) -> Result<()> {
+        let jobs = std::mem::take(&mut self.halves[half].jobs);
+        let (count, from, ring) = (jobs.len(), half * self.window, 2 * self.window);
+        let width = self.batch.stride as usize * self.batch.latent_dim as usize;
+        // SAFETY: the device has finished these curves, the host reads behind `synchronise`, and nothing is dropped before.
+        unsafe {
+            self.copies.download((&self.outputs, 0), (&self.ring_points, from * width), count * width)?;
+            self.copies.download((&self.numbers, 0), (&self.ring_numbers, from * 3), count * 3)?;
+            self.copies.download((&self.codes, 0), (&self.ring_codes, from), count)?;
+            self.copies.download((&self.codes, count), (&self.ring_codes, ring + from), count)?;
+        }
+        self.copies.synchronise()?;
+        let (iterations, statuses) = self.codes.as_slice()[..2 * count].split_at(count);
+        let curves = self.outputs.as_slice().chunks_exact(width).zip(self.numbers.as_slice().chunks_exact(3));
+        for (k, ((points, numbers), &job)) in curves.zip(&jobs).enumerate() {
+            finish(Finished {
+                job,
+                points,
+                energy: numbers[0],
+                length: numbers[1],
+                gradient_norm: numbers[2],
+                iterations: iterations[k],
+                status: Status::ALL.get(statuses[k] as usize).copied().unwrap_or(Status::NonFinite),
+            });
+        }
+        Ok(())
+    }
+
+    /// Hands out the halves whose curves had all finished in the round before.
+    fn deliver_finished(&mut self, finish: &mut dyn FnMut(Finished<'_, f32>)) -> Result<()> {
+        let before = (self.rounds + 1) % 2;
+        self.polled[before].synchronise()?;
+        self.milliseconds += f64::from(self.polled[before].since(&self.began[before])?);
+        let at = before * counter::COUNT + counter::FINISHED;
+        let finished = [self.polls.as_slice()[at], self.polls.as_slice()[at + 1]];
+        for half in 0..2 {
+            let Half { jobs, given } = &self.halves[half];
+            // A half that is being filled is waited for; where no more pairs come, it is the last.
+            let is_whole = jobs.len() == self.window || self.free() > 0;
+            if !jobs.is_empty() && is_whole && finished[half] == *given {
+                self.deliver(half, finish)?;
+                self.turn();
+            }
+        }
+        Ok(())
+    }
+
+    /// Time that the device has spent in rounds, transfers of pairs and curves not counted.
+    pub fn device_seconds(&self) -> f64 {
+        self.milliseconds / 1e3
+    }
+}
+
+impl Backend for CudaBackend<'_> {
+    type Scalar = f32;
+
+    fn free(&self) -> usize {
+        self.window - self.halves[self.filling].jobs.len()
+    }
+
+    fn active(&self) -> usize {
+        self.halves.iter().map(|half| half.jobs.len()).sum()
+    }
+
+    fn admit(&mut self, job: usize, initial: Initial<'_, f32>) -> Result<()> {
+        let (d, ring) = (self.batch.latent_dim as usize, 2 * self.window);
+        let at = self.given % ring;
+        let inputs = self.inputs.as_mut_slice();
+        match initial {
+            Initial::Line(start, end) => {
+                inputs[at * d..(at + 1) * d].copy_from_slice(start);
+                inputs[(ring + at) * d..(ring + at + 1) * d].copy_from_slice(end);
+            }
+            Initial::Curve(points) => {
+                inputs[at * points.len()..(at + 1) * points.len()].copy_from_slice(points);
+            }
+        }
+        self.given += 1;
+        let half = &mut self.halves[self.filling];
+        half.jobs.push(job);
+        half.given = half.given.wrapping_add(1);
+        self.turn();
+        Ok(())
+    }
+
+    fn linearise(&mut self) -> Result<()> {
+        let launcher = self.launcher();
+        let (network, batch, capacity) = (self.network, &self.batch, self.capacity());
+        let of_round = counter::SEARCHES + 1 - counter::TANGENTS;
+        self.compute.clear(&self.counters, counter::TANGENTS, of_round)?;
+        batch.admit(launcher)?;
+        batch.collect_linearise(launcher)?;
+        let d = network.latent_dim;
+        let size = size_of::<f32>() as u64;
+        let adjoint_bytes = (capacity * network.widest) as u64 * size;
+        let adjoints = [self.transient, self.transient + adjoint_bytes];
+        let count = self.counter(counter::TANGENTS);
+        let list = RowList::counted(batch.tangent_ids, count, capacity);
+        let everywhere = AdjointRows { list: RowList::counted(0, count, capacity), ids: batch.tangent_ids };
+        let with_adjoint = AdjointRows {
+            list: RowList::counted(batch.adjoint_rows, self.counter(counter::ADJOINTS), capacity),
+            ids: batch.tangent_ids,
+        };
+        let mut targets =
+            AdjointTargets { curvature: batch.curvature, gradient: batch.gradient, split: count, has_curvature: false };
+        for chain in &network.chains {
+            let tangents = places(chain, d, capacity, self.transient + 2 * adjoint_bytes);
+            push_forward(launcher, network, chain, list, &self.jets, &tangents)?;
+            gram(launcher, network, chain, list, &self.jets, &tangents, batch.gram)?;
+            seed(launcher, network, chain, everywhere, self.values, true, adjoints[0])?;
+            let products = (batch.off, batch.gradient);
+            neighbours(launcher, network, chain, list, &self.jets, &tangents, adjoints[0], products)?;
+            seed(launcher, network, chain, with_adjoint, self.values, true, adjoints[0])?;
+            adjoint_pass(launcher, network, chain, with_adjoint, &self.jets, &tangents, adjoints, &mut targets)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<()> {
+        self.batch.step(self.launcher(), self.network)
+    }
+
+    fn search(&mut self) -> Result<()> {
+        let (launcher, batch, capacity) = (self.launcher(), &self.batch, self.capacity());
+        batch.collect_search(launcher)?;
+        let list = RowList::counted(batch.search_ids, self.counter(counter::SEARCHES), capacity);
+        let hidden_bytes = (capacity * self.network.widest * size_of::<f32>()) as u64;
+        let hidden = [self.transient, self.transient + hidden_bytes];
+        decode(launcher, self.network, list, batch.trial, &self.jets, hidden, self.values)?;
+        let chords = Chords {
+            list,
+            values: self.values,
+            squares: batch.squares,
+            segments_of: batch.segments_of,
+            segments: 0,
+            stride: batch.stride,
+            data_dim: self.network.data_dim as u32,
+            padding: 0,
+        };
+        chords.launch(launcher)
+    }
+
+    fn decide(&mut self, _: &mut dyn FnMut(Finished<'_, f32>)) -> Result<()> {
+        self.batch.decide(self.launcher())
+    }
+
+    /// Gives one round to the device, and hands out what the one before has finished.
+    fn round(&mut self, finish: &mut dyn FnMut(Finished<'_, f32>)) -> Result<()> {
+        self.release()?;
+        if self.graph.is_none() {
+            self.compute.begin_recording()?;
+            let recorded = self
+                .linearise()
+                .and_then(|()| self.step())
+                .and_then(|()| self.search())
+                .and_then(|()| self.decide(finish));
+            // Recording ends whatever happened.
+            let graph = self.compute.end_recording();
+            recorded?;
+            self.graph = Some(graph?);
+        }
+        let now = self.rounds % 2;
+        self.began[now].record(&self.compute)?;
+        if let Some(graph) = &self.graph {
+            // SAFETY: every address in it belongs to this struct or its network.
+            unsafe { self.compute.launch_graph(graph)? };
+        }
+        // SAFETY: the host reads it behind the event, and `self.compute` is dropped first.
+        unsafe {
+            let words = counter::COUNT;
+            self.compute.download((&self.polls, now * words), (&self.counters, 0), words)?;
+        }
+        self.polled[now].record(&self.compute)?;
+        if self.rounds > 0 {
+            self.deliver_finished(finish)?;
+        }
+        self.rounds += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! Launches `kernels/energy.cu`: chords, gradients, Hessian blocks, and the adjoint pass.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::decode::Jets;
+use super::gram::{InnerProducts, Operand};
+use super::jacobian::Tangents;
+use super::launch::{Launcher, RowList};
+use super::network::{DeviceChain, DeviceNetwork, kernel};
+use super::platform::Address;
+use crate::error::Result;
+
+/// `Chords` in `kernels/energy.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Chords {
+    pub list: RowList,
+    pub values: Address,
+    pub squares: Address,
+    pub segments_of: Address,
+    pub segments: u32,
+    pub stride: u32,
+    pub data_dim: u32,
+    pub padding: u32,
+}
+
+/// `CurveSums` in `kernels/energy.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct CurveSums {
+    pub squares: Address,
+    pub out: Address,
+    pub curves: u32,
+    pub segments: u32,
+    pub stride: u32,
+    pub padding: u32,
+}
+
+/// `Seeds` in `kernels/energy.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Seeds {
+    list: RowList,
+    ids: Address,
+    values: Address,
+    out: Address,
+    data_dim: u32,
+    outputs: u32,
+    offset: u32,
+    residuals: u32,
+}
+
+/// `AdjointLayer` in `kernels/energy.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct AdjointLayer {
+    list: RowList,
+    ids: Address,
+    input: Address,
+    factor: Address,
+    weights: Address,
+    output: Address,
+    inputs: u32,
+    outputs: u32,
+}
+
+impl Chords {
+    pub fn launch(&self, launcher: Launcher<'_>) -> Result<()> {
+        let chords = kernel(launcher.stream.platform().as_ref(), "chords")?;
+        launcher.warps(chords, self.list.limit as usize, self)
+    }
+}
+
+impl CurveSums {
+    pub fn launch(&self, launcher: Launcher<'_>) -> Result<()> {
+        let sums = kernel(launcher.stream.platform().as_ref(), "curve_sums")?;
+        launcher.warps(sums, self.curves as usize, self)
+    }
+}
+
+/// Points that an adjoint pass runs over.
+#[derive(Clone, Copy)]
+pub(crate) struct AdjointRows {
+    /// Places, or all points where it has no ids.
+    pub list: RowList,
+    /// Point numbers by place; 0 where places are numbers.
+    pub ids: Address,
+}
+
+/// λ at the outputs of one head: the residuals r of the values, or the values themselves.
+pub(crate) fn seed(
+    launcher: Launcher<'_>,
+    network: &DeviceNetwork,
+    chain: &DeviceChain,
+    rows: AdjointRows,
+    values: Address,
+    residuals: bool,
+    out: Address,
+) -> Result<()> {
+    let params = Seeds {
+        list: rows.list,
+        ids: rows.ids,
+        values,
+        out,
+        data_dim: network.data_dim as u32,
+        outputs: chain.outputs() as u32,
+        offset: chain.output_offset as u32,
+        residuals: residuals.into(),
+    };
+    let seeds = kernel(launcher.stream.platform().as_ref(), "adjoint_seeds")?;
+    launcher.threads(seeds, rows.list.limit as usize * chain.outputs(), &params)
+}
+
+/// J_i J_{i+1}ᵀ into `off` and J_i r_i into `gradient`, of one head, by point number; r stands in `residuals` by place.
+#[allow(clippy::too_many_arguments)] // the arrays of two products
+pub(crate) fn neighbours(
+    launcher: Launcher<'_>,
+    network: &DeviceNetwork,
+    chain: &DeviceChain,
+    list: RowList,
+    jets: &Jets,
+    tangents: &[Tangents],
+    residuals: Address,
+    (off, gradient): (Address, Address),
+) -> Result<()> {
+    let (width, further) = (chain.outputs(), chain.first_layer > 0);
+    let jacobian = Operand::jacobian(chain, tangents, network.latent_dim, jets);
+    let blocks = InnerProducts::new(list, jacobian, jacobian, width, off).added(further);
+    blocks.launch(launcher, network.kernels.neighbours)?;
+    let residual = Operand { base: residuals, factor: 0, weight: 0, rows: 1, is_shared: 0 };
+    let products = InnerProducts::new(list, jacobian, residual, width, gradient).added(further);
+    products.launch(launcher, network.kernels.gradient)
+}
+
+/// What the adjoint passes of all heads sum up.
+pub(crate) struct AdjointTargets {
+    /// S, `[points, d, d]` by number.
+    pub curvature: Address,
+    /// T λ of the first layer, `[points, d]` by number; 0 where it is not wanted.
+    pub gradient: Address,
+    /// Number of places that belong to S, the others being the gradient's; 0 where all belong to S.
+    pub split: Address,
+    /// S has had its first share, which sets it; false at first, and still false afterwards where S = 0.
+    pub has_curvature: bool,
+}
+
+/// The adjoint pass of one head, from λ at its outputs in `adjoints[0]`: S of every layer, and the gradient at the first.
+#[allow(clippy::too_many_arguments)] // one head, and the arrays that its kernels read
+pub(crate) fn adjoint_pass(
+    launcher: Launcher<'_>,
+    network: &DeviceNetwork,
+    chain: &DeviceChain,
+    rows: AdjointRows,
+    jets: &Jets,
+    tangents: &[Tangents],
+    adjoints: [Address; 2],
+    targets: &mut AdjointTargets,
+) -> Result<()> {
+    let d = network.latent_dim;
+    let [mut here, mut before] = adjoints;
+    for (k, layer) in chain.layers.iter().enumerate().rev() {
+        let number = chain.first_layer + k;
+        let rows_of = |x, y, out| InnerProducts {
+            ids: rows.ids,
+            split: targets.split,
+            ..InnerProducts::new(rows.list, x, y, layer.outputs, out)
+        };
+        if layer.has_second {
+            let plain = Operand::tangents(tangents[k], d, 0);
+            let weighted = Operand { factor: jets.second[number], weight: here, ..plain };
+            let share = rows_of(plain, weighted, targets.curvature).added(targets.has_curvature);
+            share.launch(launcher, network.kernels.gram)?;
+            targets.has_curvature = true;
+        }
+        if k == 0 {
+            if targets.gradient != 0 {
+                let first = Operand::tangents(tangents[0], d, 0);
+                let adjoint = Operand { base: here, factor: jets.first[number], weight: 0, rows: 1, is_shared: 0 };
+                let products = rows_of(first, adjoint, targets.gradient).added(chain.first_layer > 0);
+                let products = InnerProducts { behind_split: 1, ..products };
+                products.launch(launcher, network.kernels.gradient)?;
+            }
+            break;
+        }
+        let params = AdjointLayer {
+            list: rows.list,
+            ids: rows.ids,
+            input: here,
+            factor: jets.first[number],
+            weights: layer.weight,
+            output: before,
+            inputs: layer.inputs as u32,
+            outputs: layer.outputs as u32,
+        };
+        launcher.tiles(layer.adjoint, rows.list.limit as usize, layer.inputs, &params)?;
+        (here, before) = (before, here);
+    }
+    Ok(())
+}

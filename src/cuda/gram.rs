@@ -1,0 +1,86 @@
+//! Launches `kernels/gram.cu` and the inner products of `kernels/energy.cu`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::decode::Jets;
+use super::jacobian::Tangents;
+use super::launch::{Launcher, RowList};
+use super::network::{DeviceChain, DeviceNetwork};
+use super::platform::{Address, Kernel};
+use crate::error::Result;
+
+/// Rows and columns of products that one warp makes; `INNER_TILE` in `kernels/inner_products.cuh`.
+const TILE: usize = 8;
+
+/// `Operand` in `kernels/inner_products.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(crate) struct Operand {
+    pub base: Address,
+    pub factor: Address,
+    pub weight: Address,
+    pub rows: u32,
+    pub is_shared: u32,
+}
+
+impl Operand {
+    /// The d tangents of one layer, scaled by `factor` where it is not 0.
+    pub fn tangents(tangents: Tangents, d: usize, factor: Address) -> Self {
+        Self { base: tangents.at, factor, weight: 0, rows: d as u32, is_shared: tangents.is_shared.into() }
+    }
+
+    /// J of one head: the tangents of its last layer behind the activation.
+    pub fn jacobian(chain: &DeviceChain, tangents: &[Tangents], d: usize, jets: &Jets) -> Self {
+        let last = chain.layers.len() - 1;
+        Self::tangents(tangents[last], d, jets.first[chain.first_layer + last])
+    }
+}
+
+/// `InnerProducts` in `kernels/inner_products.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(crate) struct InnerProducts {
+    pub list: RowList,
+    pub ids: Address,
+    pub x: Operand,
+    pub y: Operand,
+    pub out: Address,
+    pub width: u32,
+    pub accumulate: u32,
+    pub split: Address,
+    pub behind_split: u32,
+    pub padding: u32,
+}
+
+impl InnerProducts {
+    /// x · yᵀ of all listed points into `out`.
+    pub fn new(list: RowList, x: Operand, y: Operand, width: usize, out: Address) -> Self {
+        let width = width as u32;
+        Self { list, ids: 0, x, y, out, width, accumulate: 0, split: 0, behind_split: 0, padding: 0 }
+    }
+
+    /// The same, added to what is there.
+    pub fn added(self, accumulate: bool) -> Self {
+        Self { accumulate: accumulate.into(), ..self }
+    }
+
+    pub fn launch(&self, launcher: Launcher<'_>, kernel: Kernel) -> Result<()> {
+        let tiles = |rows: u32| (rows as usize).div_ceil(TILE);
+        launcher.warps(kernel, self.list.limit as usize * tiles(self.x.rows) * tiles(self.y.rows), self)
+    }
+}
+
+/// Adds the share of one head to G `[points, d, d]`, or sets it with the first head.
+pub(crate) fn gram(
+    launcher: Launcher<'_>,
+    network: &DeviceNetwork,
+    chain: &DeviceChain,
+    list: RowList,
+    jets: &Jets,
+    tangents: &[Tangents],
+    out: Address,
+) -> Result<()> {
+    let jacobian = Operand::jacobian(chain, tangents, network.latent_dim, jets);
+    let products = InnerProducts::new(list, jacobian, jacobian, chain.outputs(), out);
+    products.added(chain.first_layer > 0).launch(launcher, network.kernels.gram)
+}

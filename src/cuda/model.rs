@@ -1,0 +1,305 @@
+//! A decoder on a CUDA device, or on the emulator: every operation over many points, chunk by chunk.
+
+use std::sync::Arc;
+
+use super::backend::CudaBackend;
+use super::decode::{Jets, decode};
+use super::energy::{AdjointRows, AdjointTargets, Chords, CurveSums, adjoint_pass, seed};
+use super::gram::gram;
+use super::jacobian::{jacobians, places, push_forward};
+use super::launch::{Launcher, RowList};
+use super::memory::{Buffer, Pinned, Stream};
+use super::network::{DeviceNetwork, host_networks, specialise};
+use super::platform::{Address, Platform};
+use crate::cpu::activation::Order;
+use crate::decoder::Decoder;
+use crate::error::{Error, Result};
+use crate::geodesic::policy::Policy;
+
+/// Rows of a chunk at most, and bytes that its arrays may take together: enough to fill the device, little enough that copies of
+/// one chunk pass behind the kernels of another.
+const CHUNK_ROWS: usize = 1 << 17;
+const CHUNK_BYTES: usize = 1 << 30;
+/// Share of the free memory that two chunks may take.
+const MEMORY_SHARE: f64 = 0.8;
+
+/// A decoder's weights on a device.
+#[derive(Debug)]
+pub(crate) struct CudaModel {
+    platform: Arc<dyn Platform>,
+    original: DeviceNetwork,
+    compressed: DeviceNetwork,
+}
+
+/// One operation over rows of numbers.
+struct Operation {
+    /// Numbers that come in and go out for every row, and that its kernels work on in between.
+    width_in: usize,
+    width_out: usize,
+    room: usize,
+}
+
+/// What an operation's kernels work on.
+struct Chunk {
+    rows: usize,
+    input: Address,
+    out: Address,
+    room: Address,
+}
+
+/// One of two chunks on their way.
+struct Lane {
+    // Dropped, and so waited for, first.
+    stream: Stream,
+    input: Buffer<f32>,
+    out: Buffer<f32>,
+    room: Buffer<f32>,
+    staged_in: Pinned<f32>,
+    staged_out: Pinned<f32>,
+    /// Rows that are in work: first and number.
+    busy: Option<(usize, usize)>,
+}
+
+impl Lane {
+    fn new(platform: &Arc<dyn Platform>, rows: usize, operation: &Operation) -> Result<Self> {
+        Ok(Self {
+            stream: Stream::new(platform)?,
+            input: Buffer::new(platform, rows * operation.width_in)?,
+            out: Buffer::new(platform, rows * operation.width_out)?,
+            room: Buffer::new(platform, rows * operation.room)?,
+            staged_in: Pinned::new(platform, rows * operation.width_in)?,
+            staged_out: Pinned::new(platform, rows * operation.width_out)?,
+            busy: None,
+        })
+    }
+
+    /// Waits, and copies the results out.
+    fn drain(&mut self, width_out: usize, out: &mut [f32]) -> Result<()> {
+        if let Some((from, rows)) = self.busy.take() {
+            self.stream.synchronise()?;
+            out[from * width_out..(from + rows) * width_out]
+                .copy_from_slice(&self.staged_out.as_slice()[..rows * width_out]);
+        }
+        Ok(())
+    }
+}
+
+impl CudaModel {
+    pub fn new(platform: Arc<dyn Platform>, decoder: &Decoder) -> Result<Self> {
+        let [original, compressed] = host_networks(decoder);
+        specialise(platform.as_ref(), &[&original, &compressed])?;
+        Ok(Self {
+            original: DeviceNetwork::new(&platform, &original)?,
+            compressed: DeviceNetwork::new(&platform, &compressed)?,
+            platform,
+        })
+    }
+
+    /// Room for geodesics.
+    pub fn backend(
+        &self,
+        grids: &[usize],
+        policy: &Policy,
+        count: usize,
+        from_curves: bool,
+    ) -> Result<CudaBackend<'_>> {
+        CudaBackend::new(&self.platform, &self.compressed, grids, policy, count, from_curves)
+    }
+
+    /// `[P, d]` to `[P, D]`.
+    pub fn decode(&self, latents: &[f32]) -> Result<Vec<f32>> {
+        let network = &self.original;
+        let operation =
+            Operation { width_in: network.latent_dim, width_out: network.data_dim, room: 2 * network.widest };
+        self.by_chunks(latents, &operation, |launcher, chunk| {
+            let list = RowList::all(chunk.rows);
+            decode(launcher, network, list, chunk.input, &Jets::default(), hidden(network, chunk), chunk.out)
+        })
+    }
+
+    /// `[P, d]` to `[P, d, D]`.
+    pub fn jacobian(&self, latents: &[f32]) -> Result<Vec<f32>> {
+        let network = &self.original;
+        let jets_width = Jets::width(network, Order::First);
+        let decoding = 2 * network.widest + network.data_dim;
+        let operation = Operation {
+            width_in: network.latent_dim,
+            width_out: network.latent_dim * network.data_dim,
+            room: jets_width + decoding.max(network.tangent_width()),
+        };
+        self.by_chunks(latents, &operation, |launcher, chunk| {
+            let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
+            jacobians(launcher, network, chunk.rows, &jets, rest, chunk.out)
+        })
+    }
+
+    /// `[P, d]` to `[P, d, d]`.
+    pub fn metric(&self, latents: &[f32]) -> Result<Vec<f32>> {
+        let network = &self.compressed;
+        let d = network.latent_dim;
+        let decoding = 2 * network.widest + network.data_dim;
+        let operation = Operation {
+            width_in: d,
+            width_out: d * d,
+            room: Jets::width(network, Order::First) + decoding.max(network.tangent_width()),
+        };
+        self.by_chunks(latents, &operation, |launcher, chunk| {
+            let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
+            let list = RowList::all(chunk.rows);
+            network.chains.iter().try_for_each(|chain| {
+                let tangents = places(chain, d, chunk.rows, rest);
+                push_forward(launcher, network, chain, list, &jets, &tangents)?;
+                gram(launcher, network, chain, list, &jets, &tangents, chunk.out)
+            })
+        })
+    }
+
+    /// Rows of z and w, `[P, d + D]`, to `[P, d, d]`.
+    pub fn adjoint_hessian(&self, latents: &[f32], adjoints: &[f32]) -> Result<Vec<f32>> {
+        let network = &self.original;
+        let (d, width) = (network.latent_dim, network.data_dim);
+        let decoding = 2 * network.widest + network.data_dim;
+        let operation = Operation {
+            width_in: d + width,
+            width_out: d * d,
+            room: Jets::width(network, Order::Second) + decoding.max(2 * network.widest + network.tangent_width()),
+        };
+        // Every chunk holds its latents first and its adjoints behind them.
+        let rows = latents.len() / d;
+        self.with_chunks(
+            rows,
+            &operation,
+            |from, count, staged| {
+                staged[..count * d].copy_from_slice(&latents[from * d..(from + count) * d]);
+                staged[count * d..].copy_from_slice(&adjoints[from * width..(from + count) * width]);
+            },
+            |launcher, chunk| {
+                let (jets, rest) = self.derivatives(network, launcher, chunk, Order::Second)?;
+                let list = RowList::all(chunk.rows);
+                let rows = AdjointRows { list, ids: 0 };
+                let adjoint_bytes = bytes(chunk.rows * network.widest);
+                let lambdas = [rest, rest + adjoint_bytes];
+                let mut targets = AdjointTargets { curvature: chunk.out, gradient: 0, split: 0, has_curvature: false };
+                for chain in &network.chains {
+                    let tangents = places(chain, d, chunk.rows, rest + 2 * adjoint_bytes);
+                    push_forward(launcher, network, chain, list, &jets, &tangents)?;
+                    let weights = chunk.input + bytes(chunk.rows * d);
+                    seed(launcher, network, chain, rows, weights, false, lambdas[0])?;
+                    adjoint_pass(launcher, network, chain, rows, &jets, &tangents, lambdas, &mut targets)?;
+                }
+                if targets.has_curvature { Ok(()) } else { launcher.clear(chunk.out, chunk.rows * d * d) }
+            },
+        )
+    }
+
+    /// Curves `[C, N + 1, d]` to Σ ‖f_{i+1} − f_i‖² and Σ ‖f_{i+1} − f_i‖, `[C]`.
+    pub fn chord_sums(&self, curves: &[f32], points: usize) -> Result<Vec<(f64, f64)>> {
+        let network = &self.compressed;
+        let d = network.latent_dim;
+        let operation = Operation {
+            width_in: points * d,
+            width_out: 4, // two numbers in float64
+            room: points * (2 * network.widest + network.data_dim + 1),
+        };
+        let sums = self.by_chunks(curves, &operation, |launcher, chunk| {
+            let all = chunk.rows * points;
+            let list = RowList::all(all);
+            let hidden = [chunk.room, chunk.room + bytes(all * network.widest)];
+            let values = chunk.room + bytes(2 * all * network.widest);
+            let squares = values + bytes(all * network.data_dim);
+            decode(launcher, network, list, chunk.input, &Jets::default(), hidden, values)?;
+            let segments = (points - 1) as u32;
+            let (stride, data_dim) = (points as u32, network.data_dim as u32);
+            let chords = Chords { list, values, squares, segments_of: 0, segments, stride, data_dim, padding: 0 };
+            chords.launch(launcher)?;
+            let curves = chunk.rows as u32;
+            CurveSums { squares, out: chunk.out, curves, segments, stride, padding: 0 }.launch(launcher)
+        })?;
+        let both = |four: &[f32]| {
+            let number =
+                |k: usize| f64::from_bits(u64::from(four[k].to_bits()) | u64::from(four[k + 1].to_bits()) << 32);
+            (number(0), number(2))
+        };
+        Ok(sums.chunks_exact(4).map(both).collect())
+    }
+
+    /// Decodes a chunk's latents for the derivatives; returns where those stand, and the room behind them.
+    fn derivatives(
+        &self,
+        network: &DeviceNetwork,
+        launcher: Launcher<'_>,
+        chunk: &Chunk,
+        order: Order,
+    ) -> Result<(Jets, Address)> {
+        let jets = Jets::new(network, order, chunk.rows, chunk.room);
+        let rest = chunk.room + bytes(chunk.rows * Jets::width(network, order));
+        let hidden = [rest, rest + bytes(chunk.rows * network.widest)];
+        let values = rest + bytes(2 * chunk.rows * network.widest);
+        decode(launcher, network, RowList::all(chunk.rows), chunk.input, &jets, hidden, values)?;
+        Ok((jets, rest))
+    }
+
+    fn by_chunks(
+        &self,
+        input: &[f32],
+        operation: &Operation,
+        compute: impl Fn(Launcher<'_>, &Chunk) -> Result<()>,
+    ) -> Result<Vec<f32>> {
+        let width = operation.width_in;
+        let stage = |from: usize, count: usize, staged: &mut [f32]| {
+            staged.copy_from_slice(&input[from * width..(from + count) * width]);
+        };
+        self.with_chunks(input.len() / width, operation, stage, compute)
+    }
+
+    /// Runs an operation over all rows in two lanes: one copies while the other computes. `stage` writes a chunk's numbers.
+    fn with_chunks(
+        &self,
+        rows: usize,
+        operation: &Operation,
+        stage: impl Fn(usize, usize, &mut [f32]),
+        compute: impl Fn(Launcher<'_>, &Chunk) -> Result<()>,
+    ) -> Result<Vec<f32>> {
+        let mut out = vec![0.0; rows * operation.width_out];
+        if rows == 0 {
+            return Ok(out);
+        }
+        let row_bytes = (operation.width_in + operation.width_out + operation.room) * size_of::<f32>();
+        let budget = ((self.platform.free_memory()? as f64 * MEMORY_SHARE / 2.0) as usize).min(CHUNK_BYTES);
+        let mut chunk_rows = rows.min(CHUNK_ROWS).min(budget / row_bytes).max(1);
+        let mut lanes = loop {
+            let count = rows.div_ceil(chunk_rows).min(2);
+            let lanes: Result<Vec<Lane>> =
+                (0..count).map(|_| Lane::new(&self.platform, chunk_rows, operation)).collect();
+            match lanes {
+                Err(Error::OutOfMemory { .. }) if chunk_rows > 1 => chunk_rows /= 2,
+                other => break other?,
+            }
+        };
+        for (k, from) in (0..rows).step_by(chunk_rows).enumerate() {
+            let count = chunk_rows.min(rows - from);
+            let turn = k % lanes.len();
+            let lane = &mut lanes[turn];
+            lane.drain(operation.width_out, &mut out)?;
+            let (numbers_in, numbers_out) = (count * operation.width_in, count * operation.width_out);
+            stage(from, count, &mut lane.staged_in.as_mut_slice()[..numbers_in]);
+            // SAFETY: the staged numbers are not touched before `drain` has waited for the stream.
+            unsafe { lane.stream.upload((&lane.input, 0), (&lane.staged_in, 0), numbers_in)? };
+            let (input, out, room) = (lane.input.address(), lane.out.address(), lane.room.address());
+            compute(Launcher { stream: &lane.stream }, &Chunk { rows: count, input, out, room })?;
+            // SAFETY: likewise.
+            unsafe { lane.stream.download((&lane.staged_out, 0), (&lane.out, 0), numbers_out)? };
+            lane.busy = Some((from, count));
+        }
+        lanes.iter_mut().try_for_each(|lane| lane.drain(operation.width_out, &mut out))?;
+        Ok(out)
+    }
+}
+
+fn bytes(numbers: usize) -> u64 {
+    (numbers * size_of::<f32>()) as u64
+}
+
+fn hidden(network: &DeviceNetwork, chunk: &Chunk) -> [Address; 2] {
+    [chunk.room, chunk.room + bytes(chunk.rows * network.widest)]
+}

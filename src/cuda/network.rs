@@ -1,0 +1,204 @@
+//! A decoder's weights in the device's memory, and the kernels that serve each of its layers.
+
+use std::sync::Arc;
+
+use super::memory::{Buffer, Pinned, Stream};
+use super::platform::{Address, Kernel, Platform};
+use crate::cpu::network::{Chain, Dense, Network as HostNetwork};
+use crate::decoder::{Activation, Decoder};
+use crate::error::{Error, Result};
+
+/// Columns of the narrow kernels' tiles; `ProductTile` in `kernels/product.cuh`.
+const NARROW: usize = 64;
+
+/// One linear layer with its activation.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceLayer {
+    pub inputs: usize,
+    pub outputs: usize,
+    /// Number in `Activation::ALL`.
+    pub activation: u32,
+    /// φ' ≠ 1.
+    pub has_first: bool,
+    /// φ'' ≠ 0.
+    pub has_second: bool,
+    /// `[outputs, inputs]`.
+    pub weight: Address,
+    /// `[inputs, outputs]`.
+    pub transposed: Address,
+    /// `[outputs]`.
+    pub bias: Address,
+    pub decode: Kernel,
+    pub jacobian: Kernel,
+    pub adjoint: Kernel,
+}
+
+/// One head; offsets as in the CPU's [`Chain`].
+#[derive(Debug)]
+pub(crate) struct DeviceChain {
+    pub layers: Vec<DeviceLayer>,
+    pub output_offset: usize,
+    pub first_layer: usize,
+}
+
+impl DeviceChain {
+    pub fn last(&self) -> &DeviceLayer {
+        &self.layers[self.layers.len() - 1]
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.last().outputs
+    }
+}
+
+/// Kernels that know d.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CurveKernels {
+    pub gram: Kernel,
+    pub neighbours: Kernel,
+    pub gradient: Kernel,
+    pub step: Kernel,
+}
+
+/// All heads.
+#[derive(Debug)]
+pub(crate) struct DeviceNetwork {
+    /// Every weight and bias.
+    _weights: Buffer<f32>,
+    pub chains: Vec<DeviceChain>,
+    pub latent_dim: usize,
+    pub data_dim: usize,
+    /// The widest layer, the latent and the data space included.
+    pub widest: usize,
+    pub kernels: CurveKernels,
+}
+
+/// The kernel of that name.
+pub(crate) fn kernel(platform: &dyn Platform, name: &str) -> Result<Kernel> {
+    platform.kernel(name)?.ok_or_else(|| Error::Compile {
+        what: format!("{}, kernel `{name}`", platform.label()),
+        message: "expected it in the compiled kernels, found none of that name".into(),
+    })
+}
+
+/// The kernel made for one decoder's sizes, or else the one for all.
+fn instance_or(platform: &dyn Platform, instance: &str, general: &str) -> Result<Kernel> {
+    match platform.kernel(instance)? {
+        Some(found) => Ok(found),
+        None => kernel(platform, general),
+    }
+}
+
+/// Names of kernels made for one layer or one d, with the macro of `kernels/` that defines each.
+mod instances {
+    use super::{Activation, Dense};
+
+    pub fn decode(l: &Dense<f32>) -> String {
+        format!("decode_{}_{}_{}", l.inputs, l.outputs, l.activation)
+    }
+    pub fn jacobian(d: usize, l: &Dense<f32>) -> String {
+        format!("jacobian_{d}_{}_{}", l.inputs, l.outputs)
+    }
+    pub fn adjoint(l: &Dense<f32>) -> String {
+        format!("adjoint_{}_{}", l.inputs, l.outputs)
+    }
+    pub fn of_dim(what: &str, d: usize) -> String {
+        format!("{what}_{d}")
+    }
+
+    /// What defines all of them, each once.
+    pub fn source(d: usize, layers: &[&Dense<f32>]) -> String {
+        let constant = |a: Activation| a.name().to_ascii_uppercase();
+        let mut lines: Vec<String> =
+            [("GRAM", "gram"), ("NEIGHBOUR", "neighbour"), ("GRADIENT", "gradient"), ("STEP", "step")]
+                .iter()
+                .map(|(family, name)| format!("{family}_INSTANCE({}, {d})", of_dim(name, d)))
+                .collect();
+        for l in layers {
+            let (inputs, outputs) = (l.inputs, l.outputs);
+            lines.push(format!("DECODE_INSTANCE({}, {inputs}, {outputs}, {})", decode(l), constant(l.activation)));
+            lines.push(format!("JACOBIAN_INSTANCE({}, {d}, {inputs}, {outputs})", jacobian(d, l)));
+            lines.push(format!("ADJOINT_INSTANCE({}, {inputs}, {outputs})", adjoint(l)));
+        }
+        lines.sort_unstable();
+        lines.dedup();
+        lines.join("\n") + "\n"
+    }
+}
+
+/// Compiles kernels for the sizes and activations of these decoders, where the platform can.
+pub(crate) fn specialise(platform: &dyn Platform, networks: &[&HostNetwork<f32>]) -> Result<bool> {
+    let layers: Vec<&Dense<f32>> = networks.iter().flat_map(|n| n.layers()).collect();
+    let dim = networks.first().map_or(0, |n| n.latent_dim);
+    platform.specialise(&instances::source(dim, &layers))
+}
+
+impl DeviceNetwork {
+    /// Puts the weights on the device.
+    pub fn new(platform: &Arc<dyn Platform>, host: &HostNetwork<f32>) -> Result<Self> {
+        let count: usize = host.layers().map(|l| 2 * l.weight.len() + l.bias.len()).sum();
+        let weights = Buffer::<f32>::new(platform, count)?;
+        let mut staging = Pinned::<f32>::new(platform, count)?;
+        let mut next = 0;
+        let mut place = |numbers: &mut dyn Iterator<Item = f32>| {
+            let from = next;
+            for number in numbers {
+                staging.as_mut_slice()[next] = number;
+                next += 1;
+            }
+            weights.at(from)
+        };
+        let platform_ref = platform.as_ref();
+        let d = host.latent_dim;
+        let mut layer = |l: &Dense<f32>| -> Result<DeviceLayer> {
+            let width = |n: usize| if n <= NARROW { "_narrow" } else { "" };
+            let general = |family: &str, n: usize| format!("{family}_layer{}", width(n));
+            Ok(DeviceLayer {
+                inputs: l.inputs,
+                outputs: l.outputs,
+                activation: Activation::ALL.iter().position(|&a| a == l.activation).unwrap_or(0) as u32,
+                has_first: l.activation != Activation::Identity,
+                has_second: !l.activation.is_piecewise_linear(),
+                weight: place(&mut l.weight.iter().copied()),
+                transposed: place(&mut (0..l.weight.len()).map(|k| l.weight[k % l.outputs * l.inputs + k / l.outputs])),
+                bias: place(&mut l.bias.iter().copied()),
+                decode: instance_or(platform_ref, &instances::decode(l), &general("decode", l.outputs))?,
+                jacobian: instance_or(platform_ref, &instances::jacobian(d, l), &general("jacobian", l.outputs))?,
+                adjoint: instance_or(platform_ref, &instances::adjoint(l), &general("adjoint", l.inputs))?,
+            })
+        };
+        let mut chain = |c: &Chain<f32>| -> Result<DeviceChain> {
+            let layers = c.layers.iter().map(&mut layer).collect::<Result<_>>()?;
+            Ok(DeviceChain { layers, output_offset: c.output_offset, first_layer: c.first_layer })
+        };
+        let chains = host.chains.iter().map(&mut chain).collect::<Result<_>>()?;
+        let by_dim = |family: &str, general: &str| instance_or(platform_ref, &instances::of_dim(family, d), general);
+        let kernels = CurveKernels {
+            gram: by_dim("gram", "gram")?,
+            neighbours: by_dim("neighbour", "neighbour_products")?,
+            gradient: by_dim("gradient", "gradient_products")?,
+            step: by_dim("step", "step")?,
+        };
+        let stream = Stream::new(platform)?;
+        // SAFETY: the staging memory is not touched again, and the stream is waited for before it is dropped.
+        unsafe { stream.upload((&weights, 0), (&staging, 0), count)? };
+        stream.synchronise()?;
+        Ok(Self { _weights: weights, chains, latent_dim: d, data_dim: host.data_dim, widest: host.widest, kernels })
+    }
+
+    /// Every layer, in the order of its number.
+    pub fn layers(&self) -> impl Iterator<Item = &DeviceLayer> {
+        self.chains.iter().flat_map(|chain| &chain.layers)
+    }
+
+    /// Numbers per point that the tangents of one head take: those before every activation but the first layer's.
+    pub fn tangent_width(&self) -> usize {
+        let width = |chain: &DeviceChain| chain.layers[1..].iter().map(|l| l.outputs).sum();
+        self.latent_dim * self.chains.iter().map(width).max().unwrap_or(0)
+    }
+}
+
+/// The host's numbers of a decoder: as it is, and compressed.
+pub(crate) fn host_networks(decoder: &Decoder) -> [HostNetwork<f32>; 2] {
+    [HostNetwork::new(decoder), HostNetwork::new(&decoder.compressed())]
+}
