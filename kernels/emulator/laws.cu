@@ -109,6 +109,8 @@ KERNEL(fault_lane_not_in_mask, LawParams, 256) { __syncwarp(0x0000ffffu); }
 /// A barrier is missing between write and read.
 KERNEL(fault_read_after_write, LawParams, 256) {
     SHARED(float, row, 256);
+    row[threadIdx.x] = 0;
+    __syncthreads();
     row[threadIdx.x] = 1;
     __syncwarp(); // orders the warp, but not the block
     p.out[threadIdx.x] = row[(threadIdx.x + 32) % blockDim.x];
@@ -126,6 +128,8 @@ KERNEL(fault_write_after_read, LawParams, 256) {
 /// As above inside one warp: only half of it meets.
 KERNEL(fault_race_in_warp, LawParams, 256) {
     SHARED(float, row, 256);
+    row[threadIdx.x] = 0;
+    __syncthreads();
     row[threadIdx.x] = 1;
     if (lane() < 16) __syncwarp(0x0000ffffu);
     p.out[threadIdx.x] = row[threadIdx.x ^ 16];
