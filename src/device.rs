@@ -66,7 +66,7 @@ impl Device {
     /// None at present.
     #[cfg(feature = "emulator")]
     pub fn emulator(options: &EmulatorOptions) -> Result<Self> {
-        Ok(Self(Kind::Cuda(Arc::new(Emulator::new(options)?))))
+        Ok(Self(Kind::Cuda(Arc::new(Emulator::new(options.clone())?))))
     }
 
     /// True for the processor.

@@ -56,6 +56,8 @@ mod geodesic;
 mod model;
 mod scalar;
 
+#[cfg(feature = "emulator")]
+pub use cuda::emulator::EmulatorOptions;
 pub use decoder::{Activation, Decoder, FileOptions, Head, Layer};
 pub use device::Device;
 pub use error::{Error, Result};

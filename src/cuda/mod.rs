@@ -5,6 +5,8 @@
 
 pub(crate) mod backend;
 mod decode;
+#[cfg(feature = "emulator")]
+pub(crate) mod emulator;
 mod energy;
 mod gram;
 mod jacobian;
