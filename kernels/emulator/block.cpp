@@ -68,10 +68,7 @@ bool Worker::run(const Launch& launch, uint32_t block, Fault& fault) {
 
     if (failed_) {
         free_.clear();
-        for (const auto& stack : stacks_) {
-            stack->clean();
-            free_.push_back(stack.get());
-        }
+        for (const auto& stack : stacks_) free_.push_back(stack.get());
     }
     return !failed_;
 }
@@ -219,6 +216,7 @@ Stack* Worker::take_stack() {
     }
     Stack* stack = free_.back();
     free_.pop_back();
+    stack->clean();
     return stack;
 }
 
