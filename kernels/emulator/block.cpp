@@ -274,8 +274,7 @@ void Worker::fail_with(uint32_t thread, const char* format, va_list arguments) {
     failed_ = true;
     fault_->thread = thread;
     vsnprintf(fault_->what, sizeof fault_->what, format, arguments);
-    Context nowhere;
-    nowhere.go(main_, true);
+    threads_[here.thread.x].context.go(main_, true);
     __builtin_unreachable();
 }
 
