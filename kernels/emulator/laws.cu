@@ -141,7 +141,7 @@ KERNEL(fault_two_writes, LawParams, 256) {
     total[0] = float(threadIdx.x);
 }
 
-/// in[0] is an index, here too large by one, or far below the array.
+/// n is an index: too large by one, or far below the array.
 KERNEL(fault_index, LawParams, 256) {
     SHARED(float, row, 256);
     row[int(p.n)] = 1;
