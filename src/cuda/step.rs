@@ -29,7 +29,7 @@ pub(crate) mod counter {
 /// `Policy` in `kernels/curve.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct Policy {
+pub(crate) struct Policy {
     tolerance: f64,
     coarse_tolerance: f64,
     noise: f64,
@@ -108,10 +108,10 @@ pub(crate) struct Batch {
     pub slots: u32,
     pub stride: u32,
     pub latent_dim: u32,
-    grid_count: u32,
-    nested: u32,
-    grids: [u32; MOST_GRIDS],
-    policy: Policy,
+    pub grid_count: u32,
+    pub nested: u32,
+    pub grids: [u32; MOST_GRIDS],
+    pub policy: Policy,
 }
 
 impl Batch {
