@@ -73,6 +73,8 @@ struct Half {
     jobs: Vec<usize>,
     /// Pairs ever given to this half; the device counts those that it has finished.
     given: u32,
+    /// Full, until its curves have been handed out.
+    sealed: bool,
 }
 
 /// Curves in work on a device.
@@ -252,13 +254,6 @@ impl<'a> CudaBackend<'a> {
         self.batch.slots as usize * self.batch.stride as usize
     }
 
-    /// Goes on to fill the other half where this one is full and that one empty.
-    fn turn(&mut self) {
-        if self.free() == 0 && self.halves[1 - self.filling].jobs.is_empty() {
-            self.filling = 1 - self.filling;
-        }
-    }
-
     /// Sends the pairs that were admitted since the last round, and lets the device take them.
     fn release(&mut self) -> Result<()> {
         let (d, ring) = (self.batch.latent_dim as usize, 2 * self.window);
@@ -329,12 +324,12 @@ impl<'a> CudaBackend<'a> {
         let at = before * counter::COUNT + counter::FINISHED;
         let finished = [self.polls.as_slice()[at], self.polls.as_slice()[at + 1]];
         for half in 0..2 {
-            let Half { jobs, given } = &self.halves[half];
-            // A half that is being filled is waited for; where no more pairs come, it is the last.
-            let is_whole = jobs.len() == self.window || self.free() > 0;
+            let Half { jobs, given, sealed } = &self.halves[half];
+            // Where there is room left in a half, no more pairs come.
+            let is_whole = *sealed || self.free() > 0;
             if !jobs.is_empty() && is_whole && finished[half] == *given {
                 self.deliver(half, finish)?;
-                self.turn();
+                self.halves[half].sealed = false;
             }
         }
         Ok(())
@@ -350,7 +345,8 @@ impl Backend for CudaBackend<'_> {
     type Scalar = f32;
 
     fn free(&self) -> usize {
-        self.window - self.halves[self.filling].jobs.len()
+        let half = &self.halves[self.filling];
+        if half.sealed { 0 } else { self.window - half.jobs.len() }
     }
 
     fn active(&self) -> usize {
@@ -374,7 +370,11 @@ impl Backend for CudaBackend<'_> {
         let half = &mut self.halves[self.filling];
         half.jobs.push(job);
         half.given = half.given.wrapping_add(1);
-        self.turn();
+        if half.jobs.len() == self.window {
+            half.sealed = true;
+            // Halves take turns, whichever is finished first: pair number k stands at k modulo the ring.
+            self.filling = 1 - self.filling;
+        }
         Ok(())
     }
 
