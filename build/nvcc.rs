@@ -8,9 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How kernels are compiled, by nvcc here and by NVRTC at run time. Each but the first is the compilers' default: written out, so
-/// that no default can turn them into fast math, which the accuracy of chord differences does not survive.
-const OPTIONS: [&str; 5] = ["--std=c++17", "--fmad=true", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
+/// How kernels are compiled, by nvcc here and by NVRTC at run time.
+const OPTIONS: &str = include_str!("../kernels/options.txt");
 
 /// Machine code for the generations in use, and PTX that the driver compiles for every later one.
 const TARGETS: [(&str, &str); 4] = [
@@ -91,7 +90,7 @@ fn compile(nvcc: &Path, out: &Path) -> Result<Image, Missing> {
 
     let path = out.join("kernels.fatbin");
     let mut command = Command::new(nvcc);
-    command.args(OPTIONS).args(["--fatbin", "--threads=0"]);
+    command.args(options()).args(["--fatbin", "--threads=0"]);
     for (_, generate) in &targets {
         command.args(["-gencode", generate]);
     }
@@ -117,12 +116,16 @@ fn run(command: &mut Command) -> Result<String, Missing> {
     }
 }
 
+fn options() -> Vec<&'static str> {
+    OPTIONS.lines().filter(|line| line.starts_with("--")).collect()
+}
+
 fn generated(image: &Result<Image, Missing>) -> String {
     let mut text = String::new();
     let mut constant = |name: &str, of: &str, value: String| {
         let _ = writeln!(text, "pub(crate) static {name}: {of} = {value};");
     };
-    constant("OPTIONS", "&[&str]", format!("&{OPTIONS:?}"));
+    constant("OPTIONS", "&[&str]", format!("&{:?}", options()));
     constant("FILES", "&[(&str, &str)]", format!("&[{}]", files().concat()));
     match image {
         Ok(image) => {
