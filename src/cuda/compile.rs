@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::cache::{Cache, Key};
-use super::{nvrtc, sources};
+use super::nvrtc::{self, Compiler};
+use super::sources;
 use crate::error::Result;
 
 /// [`compile`], or what stands for it in a test.
@@ -27,19 +28,25 @@ pub(crate) fn compile(compute: (u32, u32), instances: &str) -> Result<Compiled> 
         Ok(compiler) => compiler,
         Err(reason) => return Ok(Compiled::Unavailable(reason.into())),
     };
-    let architecture = compiler.architecture(compute)?;
-    let version = format!("NVRTC {}.{}", compiler.version.0, compiler.version.1);
-    let files = sources::FILES.iter().flat_map(|(name, text)| [*name, *text]);
-    let parts = [version.as_str(), &architecture, instances].into_iter();
-    let key = Key::new(parts.chain(nvrtc::options(instances)).chain(files));
+    through(&Cache::of_the_user(), compiler, &compiler.architecture(compute)?, instances).map(Compiled::Code)
+}
 
-    let cache = Cache::of_the_user();
+fn through(cache: &Cache, compiler: &Compiler, architecture: &str, instances: &str) -> Result<Vec<u8>> {
+    let key = key(compiler.version, architecture, instances);
     if let Some(code) = cache.read(key) {
-        return Ok(Compiled::Code(code));
+        return Ok(code);
     }
-    let code = compiler.compile(&architecture, instances)?;
+    let code = compiler.compile(architecture, instances)?;
     cache.write(key, &code);
-    Ok(Compiled::Code(code))
+    Ok(code)
+}
+
+/// Everything that decides what NVRTC makes.
+fn key((major, minor): (i32, i32), architecture: &str, instances: &str) -> Key {
+    let version = format!("NVRTC {major}.{minor}");
+    let files = sources::FILES.iter().flat_map(|(name, text)| [*name, *text]);
+    let parts = [version.as_str(), architecture, instances].into_iter();
+    Key::new(parts.chain(nvrtc::options(instances)).chain(files))
 }
 
 /// Where a kernel's code comes from on this machine.
@@ -77,6 +84,7 @@ pub(crate) fn provenance(compute: (u32, u32)) -> Vec<(&'static str, Origin)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::cache::tests::Scratch;
 
     #[test]
     fn every_kernel_has_an_origin() {
@@ -90,5 +98,17 @@ mod tests {
                 _ => panic!("{name}: {origin}"),
             }
         }
+    }
+
+    #[test]
+    fn what_was_compiled_is_kept_and_read_again() {
+        let Ok(compiler) = nvrtc::compiler() else { return println!("skipped: no NVRTC") };
+        let scratch = Scratch::new("compile");
+        let code = through(&scratch.0, compiler, "sm_80", "").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(scratch.0.read(key(compiler.version, "sm_80", "")), Some(code));
+        scratch.0.write(key(compiler.version, "sm_80", ""), b"planted");
+        assert_eq!(through(&scratch.0, compiler, "sm_80", "").unwrap(), b"planted");
+        assert_ne!(through(&scratch.0, compiler, "sm_90a", "").unwrap(), b"planted");
+        assert_ne!(through(&scratch.0, compiler, "sm_80", "// other").unwrap(), b"planted");
     }
 }

@@ -12,7 +12,7 @@
 
 typedef int Code;
 typedef struct { int kind; uint32_t* target; int nodes; } Object;
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_BINARY = 209, NOT_FOUND = 500 };
 enum { STREAM = 1, EVENT, GRAPH, MODULE, FUNCTION };
 enum { PARAMS = 24 };
 
@@ -84,7 +84,10 @@ Code cuDeviceGetAttribute(int* value, int attribute, int device) {
     default: *value = 1; return SUCCESS;
     }
 }
-Code cuGetErrorString(Code code, const char** words) { *words = code == 719 ? "unspecified launch failure" : "an error"; return SUCCESS; }
+Code cuGetErrorString(Code code, const char** words) {
+    *words = code == 719 ? "unspecified launch failure" : "an error";
+    return SUCCESS;
+}
 
 // Context
 Code cuDevicePrimaryCtxRetain(void** to, int device) { ENTER; (void)device; *to = &context; live++; return SUCCESS; }
@@ -175,7 +178,14 @@ Code cuEventElapsedTime(float* milliseconds, Object* from, Object* to) {
 }
 
 // Kernels
-Code cuModuleLoadData(Object** to, const void* image) { ENTER; BOUND; NEEDS(image && (uintptr_t)image % 16 == 0); *to = make(MODULE); return SUCCESS; }
+Code cuModuleLoadData(Object** to, const void* image) {
+    ENTER;
+    BOUND;
+    NEEDS(image && (uintptr_t)image % 16 == 0);
+    if (!strcmp(image, "bad image")) return NO_BINARY;
+    *to = make(MODULE);
+    return SUCCESS;
+}
 Code cuModuleUnload(Object* module) { ENTER; BOUND; return unmake(module, MODULE); }
 Code cuModuleGetFunction(int** to, Object* module, const char* name) {
     ENTER;

@@ -3,10 +3,10 @@ use std::ffi::OsStr;
 use super::*;
 
 /// A cache in a folder of its own, which is removed at the end.
-struct Scratch(Cache);
+pub(crate) struct Scratch(pub(crate) Cache);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = env::temp_dir().join(format!("pullback-cache-{name}-{}", process::id()));
         let _ = fs::remove_dir_all(&folder);
         Self(Cache { folder: Some(folder) })

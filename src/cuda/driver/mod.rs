@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicUsize;
 use cudarc::driver::sys::{CUevent, CUgraphExec, CUstream};
 
 use self::context::Context;
+#[allow(unused_imports)] // for `pullback info`
 pub(crate) use self::devices::devices;
 use self::handles::Table;
 use super::module::{Images, Modules};

@@ -50,9 +50,11 @@ impl Platform for Driver {
         self.context.enter()?;
         // SAFETY: the memory is uninitialised, as this function's own caller is told.
         match unsafe { result::malloc_sync(bytes) } {
-            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
-                Err(Error::OutOfMemory { device: self.label(), bytes: bytes as u64, free: self.free_memory()? })
-            }
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Err(Error::OutOfMemory {
+                device: self.label(),
+                bytes: bytes as u64,
+                free: self.free_memory().unwrap_or(0),
+            }),
             other => self.check_later("allocating memory", other),
         }
     }

@@ -62,6 +62,7 @@ fn child() {
         "allocate" => open(0).and_then(|driver| driver.allocate(1 << 21)).map(|_| "allocated".into()),
         "launch" => launch(),
         "refusals" => refusals(),
+        "modules" => modules(),
         "tour" => tour(),
         other => panic!("{other}"),
     };
@@ -69,10 +70,29 @@ fn child() {
 }
 
 fn open(ordinal: usize) -> Result<Driver> {
-    Driver::open_with(
-        ordinal,
-        Images { embedded: b"an image", compile: |_, _| Ok(Compiled::Unavailable("no NVRTC".into())) },
-    )
+    Driver::open_with(ordinal, Images { embedded: b"an image", compile })
+}
+
+/// In NVRTC's place.
+fn compile(_: (u32, u32), instances: &str) -> Result<Compiled> {
+    Ok(match instances {
+        "good" => Compiled::Code(b"an image".into()),
+        "bad" => Compiled::Code(b"bad image".into()),
+        _ => Compiled::Unavailable("no NVRTC".into()),
+    })
+}
+
+/// An embedded image that the device does not run, and NVRTC for it; then modules for decoders.
+fn modules() -> Result<String> {
+    let compiled: Images = Images { embedded: b"bad image", compile: |_, _| Ok(Compiled::Code(b"an image".into())) };
+    let driver = Driver::open_with(0, compiled)?;
+    assert!(driver.kernel("fake_kernel")?.is_some());
+    let driver = open(0)?;
+    let general = driver.kernel("fake_kernel")?;
+    assert!(driver.specialise("good")? && driver.specialise("good")?);
+    assert_eq!(driver.kernel("fake_kernel")?, general);
+    let refused = driver.specialise("bad").expect_err("the stand-in does not load it");
+    Ok(format!("{:?} | {refused}", driver.modules))
 }
 
 fn params(address: u64) -> [u8; PARAMS] {
@@ -173,6 +193,10 @@ fn tour() -> Result<String> {
 fn every_function_of_the_platform_works() {
     let Some(fake) = Fake::build("tour") else { return };
     assert_eq!(fake.run("tour", &[]), "6 launches, 0 objects left");
+    assert_eq!(
+        fake.run("modules", &[]),
+        "2 modules | cuda:0, no kernels for compute capability 8.0: an error (CUDA_ERROR_NO_BINARY_FOR_GPU)"
+    );
     let found = fake.run("devices", &[("FAKE_CUDA_DEVICES", "2"), ("FAKE_CUDA_COMPUTE", "75")]);
     assert!(found.contains("name: \"Fake 1\", compute: (7, 5), multiprocessors: 108"), "{found}");
 }
