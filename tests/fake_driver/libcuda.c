@@ -18,7 +18,7 @@ enum { PARAMS = 24 };
 
 static int live; // objects and allocations that were not given back
 static size_t used;
-static void* current;
+static _Thread_local void* current; // the context of a thread
 static Object* capturing; // the graph that launches go into
 static int context, function = FUNCTION;
 static int most_shared = 48 * 1024;
