@@ -21,7 +21,7 @@ typedef unsigned long long u64;
 
 #define DEVICE __device__ __forceinline__
 #define INSTANCE(name, Params, threads) extern "C" __global__ void __launch_bounds__(threads) name(const Params p)
-#ifdef PULLBACK_INSTANCES_ONLY
+#ifdef PULLBACK_SPECIALISED
 // A template that nobody asks for costs nothing.
 #define KERNEL(name, Params, threads) template <class> DEVICE void name(const Params& p)
 #else
