@@ -105,11 +105,13 @@ pub(crate) struct Batch {
     pub out_iterations: Address,
     pub out_status: Address,
     pub ring: u32,
+    pub input_ring: u32,
     pub slots: u32,
     pub stride: u32,
     pub latent_dim: u32,
     pub grid_count: u32,
     pub nested: u32,
+    pub padding: u32,
     pub grids: [u32; MOST_GRIDS],
     pub policy: Policy,
 }
