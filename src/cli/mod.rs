@@ -2,6 +2,7 @@
 
 mod args;
 mod demo;
+mod device;
 mod geodesics;
 mod info;
 mod metric;
