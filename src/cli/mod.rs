@@ -5,6 +5,7 @@ mod demo;
 mod device;
 mod geodesics;
 mod info;
+mod machine;
 mod metric;
 mod npy;
 mod output;
