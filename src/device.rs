@@ -9,7 +9,7 @@ use crate::cuda::driver::Driver;
 #[cfg(feature = "emulator")]
 use crate::cuda::emulator::{Emulator, EmulatorOptions};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
-use crate::cuda::platform::Platform;
+use crate::cuda::platform::{Platform, Properties};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::model::Model;
@@ -18,6 +18,28 @@ use crate::scalar::Scalar;
 /// A device that models can be loaded on.
 #[derive(Clone, Debug)]
 pub struct Device(Kind);
+
+/// What a CUDA device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceProperties {
+    /// As the vendor calls it.
+    pub name: String,
+    /// Compute capability, such as (9, 0).
+    pub compute: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of memory in all.
+    pub memory: u64,
+}
+
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+impl From<&Properties> for DeviceProperties {
+    fn from(from: &Properties) -> Self {
+        let Properties { name, compute, multiprocessors, memory, .. } = from;
+        Self { name: name.clone(), compute: *compute, multiprocessors: *multiprocessors, memory: *memory }
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -72,6 +94,37 @@ impl Device {
     /// True for the processor.
     pub fn is_cpu(&self) -> bool {
         matches!(self.0, Kind::Cpu)
+    }
+
+    /// `cpu`, `cuda:0` or `emulator`.
+    pub fn label(&self) -> String {
+        match &self.0 {
+            Kind::Cpu => "cpu".into(),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Kind::Cuda(platform) => platform.label(),
+        }
+    }
+
+    /// What a GPU, or the emulator, says about itself; `None` for the processor.
+    pub fn properties(&self) -> Option<DeviceProperties> {
+        match &self.0 {
+            Kind::Cpu => None,
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Kind::Cuda(platform) => Some(platform.properties().into()),
+        }
+    }
+
+    /// Bytes of a device's memory that are free; `None` for the processor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cuda`](crate::Error::Cuda) where the driver does not tell.
+    pub fn free_memory(&self) -> Result<Option<u64>> {
+        match &self.0 {
+            Kind::Cpu => Ok(None),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Kind::Cuda(platform) => platform.free_memory().map(Some),
+        }
     }
 
     /// Puts a decoder's weights on the device, in `f32`.

@@ -6,7 +6,7 @@
 //! | noun | what it is |
 //! | --- | --- |
 //! | [`Decoder`] | what is computed: layers and activations, from a file, from layers in memory, or a classical surface |
-//! | [`Device`] | where: the processor at present |
+//! | [`Device`] | where: an NVIDIA GPU, or the processor |
 //! | [`Model`] | a decoder on a device, with every operation as a method; arrays in and out are those of [`ndarray`] |
 //! | [`Options`] | how geodesics are discretised, and when the solver stops |
 //! | [`Geodesics`] | solved curves with energy, length, gradient, passes and [`Status`] |
@@ -59,7 +59,7 @@ mod scalar;
 #[cfg(feature = "emulator")]
 pub use cuda::emulator::EmulatorOptions;
 pub use decoder::{Activation, Decoder, FileOptions, Head, Layer};
-pub use device::Device;
+pub use device::{Device, DeviceProperties};
 pub use error::{Error, Result};
 pub use geodesic::{Geodesics, Options, Status};
 pub use model::{Energies, Model};

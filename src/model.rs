@@ -207,6 +207,18 @@ impl<T: Scalar> Model<T> {
         options: &Options,
         progress: impl Fn(usize, usize) -> ControlFlow<()> + Sync,
     ) -> Result<Geodesics<T>> {
+        self.geodesics_timed(starts, ends, options, progress).map(|(geodesics, _)| geodesics)
+    }
+
+    /// The same, with the seconds that the device spent in kernels, transfers not counted; `None` on the processor.
+    #[doc(hidden)] // for the command and the benches
+    pub fn geodesics_timed(
+        &self,
+        starts: ArrayView2<'_, T>,
+        ends: ArrayView2<'_, T>,
+        options: &Options,
+        progress: impl Fn(usize, usize) -> ControlFlow<()> + Sync,
+    ) -> Result<(Geodesics<T>, Option<f64>)> {
         if starts.dim() != ends.dim() {
             return Err(Error::Shape {
                 what: "ends".into(),
@@ -246,7 +258,7 @@ impl<T: Scalar> Model<T> {
         check_finite("initial curves", rows)?;
         let curve = |job: usize| Initial::Curve(&flat[job * points * d..(job + 1) * points * d]);
         let options = Options { coarse_to_fine: false, ..options.clone() };
-        self.solve(count, &options, &curve, &|_, _| ControlFlow::Continue(()))
+        self.solve(count, &options, &curve, &|_, _| ControlFlow::Continue(())).map(|(geodesics, _)| geodesics)
     }
 
     fn solve<'a>(
@@ -255,17 +267,18 @@ impl<T: Scalar> Model<T> {
         options: &Options,
         initial: &'a (dyn Fn(usize) -> Initial<'a, T> + Sync),
         progress: &'a (dyn Fn(usize, usize) -> ControlFlow<()> + Sync),
-    ) -> Result<Geodesics<T>> {
+    ) -> Result<(Geodesics<T>, Option<f64>)> {
         options.check()?;
         let mut geodesics = Geodesics::new(count, options.segments, self.decoder.latent_dim());
         let (grids, policy) = (options.grids(), options.policy::<T>());
-        match &self.engine {
+        let device_seconds = match &self.engine {
             Engine::Cpu(model) => {
                 let jobs = Jobs::new(count, initial, progress);
                 for solved in model.solve(&jobs, &grids, policy)? {
                     solved.scatter(&mut geodesics);
                 }
                 jobs.check()?;
+                None
             }
             #[cfg(any(feature = "cuda", feature = "emulator"))]
             Engine::Cuda(model) => {
@@ -275,14 +288,17 @@ impl<T: Scalar> Model<T> {
                 };
                 let from_curves = count > 0 && matches!(initial(0), Initial::Curve(_));
                 let jobs = Jobs::new(count, &initial, progress);
+                let mut seconds = 0.0;
                 if count > 0 {
                     let mut backend = model.backend(&grids, &policy, count, from_curves)?;
                     jobs.work(&mut backend)?.scatter(&mut geodesics);
+                    seconds = backend.device_seconds();
                 }
                 jobs.check()?;
+                Some(seconds)
             }
-        }
-        Ok(geodesics)
+        };
+        Ok((geodesics, device_seconds))
     }
 
     fn check_width(&self, what: &str, width: usize) -> Result<()> {

@@ -26,7 +26,9 @@ fn digits_model() -> Model {
     Device::cpu().load(&decoder).expect("model")
 }
 
-const RUN: [&str; 7] = ["geodesics", "--decoder", "d.safetensors", "--starts", "a.npy", "--ends", "b.npy"];
+/// On the processor, whose bits the library's are held against.
+const RUN: [&str; 9] =
+    ["geodesics", "--decoder", "d.safetensors", "--starts", "a.npy", "--ends", "b.npy", "--device", "cpu"];
 
 #[test]
 fn geodesics_writes_what_the_library_computes() {
@@ -54,6 +56,8 @@ fn geodesics_writes_what_the_library_computes() {
     assert_eq!(record["curves"], 40);
     assert_eq!(record["segments"], 32);
     assert_eq!(record["status"]["converged"], 40);
+    assert_eq!((&record["device"], &record["device_name"]), (&"cpu".into(), &serde_json::Value::Null));
+    assert_eq!(record["timings"].get("device_seconds"), None, "the processor has no kernels");
     let seconds = |key: &str| record["timings"][key].as_f64().expect("a time");
     assert!(0.0 < seconds("solve_seconds") && seconds("solve_seconds") <= seconds("total_seconds"));
     assert_eq!(bench.names(), ["a.npy", "b.npy", "d.safetensors", "pullback-out"], "no temporary folder is left");
@@ -175,7 +179,8 @@ fn latents_are_read_in_every_sensible_form() {
 #[test]
 fn metric_writes_what_the_library_computes() {
     let (bench, points, _) = prepared(50);
-    let run = bench.run(&["metric", "--decoder", "d.safetensors", "--points", "a.npy", "--out", "m"]);
+    let run =
+        bench.run(&["metric", "--decoder", "d.safetensors", "--points", "a.npy", "--out", "m", "--device", "cpu"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     let metric: Array3<f32> = read_npy(bench.path("m/metric.npy")).expect("metric");
     let volume: Array1<f32> = read_npy(bench.path("m/volume.npy")).expect("volume");

@@ -144,8 +144,6 @@ fn options_out_of_range() {
     bench.refuses(&with(&["--max-iterations", "0"]), &["max_iterations", "at least 1"]);
     bench.refuses(&with(&["--threads", "0"]), &["--threads", "at least 1"]);
     bench.refuses(&with(&["--batch", "0"]), &["--batch", "at least 1"]);
-    bench.refuses(&with(&["--device", "cuda"]), &["no CUDA path", "expected cpu or auto"]);
-    bench.refuses(&with(&["--device", "tpu"]), &["tpu", "expected cpu, cuda, cuda:N or auto"]);
     bench.refuses(&with(&["--wobble"]), &["--wobble"]);
     bench.refuses(&["geodesics", "--decoder", "d.safetensors"], &["--starts", "--ends"]);
     bench.refuses(&["wobble"], &["wobble"]);
@@ -178,7 +176,7 @@ fn output_folders_that_cannot_be_used() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     use std::process::{Command, Stdio};
-    let mut child = Command::new(env!("CARGO_BIN_EXE_pullback"))
+    let mut child = Command::new(command_line::program())
         .args(["info", "--json"])
         .arg(fixture("digits-d2-tanh.safetensors"))
         .stdout(Stdio::piped())

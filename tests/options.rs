@@ -274,8 +274,14 @@ fn statuses_have_names_and_codes() {
 
 #[test]
 fn the_best_device_is_there() {
-    assert!(Device::best().unwrap().to_string().starts_with("cpu ("));
-    assert_eq!(Device::best().unwrap(), Device::cpu());
+    let best = Device::best().unwrap();
+    match Device::cuda(0) {
+        Ok(gpu) => assert_eq!(best.to_string(), gpu.to_string()),
+        Err(_) => assert!(best.is_cpu() && best.to_string().starts_with("cpu ("), "{best}"),
+    }
+    assert_eq!(Device::cpu().label(), "cpu");
+    assert_eq!(Device::cpu().properties(), None);
+    assert_eq!(Device::cpu().free_memory().unwrap(), None);
 }
 
 /// A model is shared freely between threads.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::device::DeviceName;
+
 const OVERVIEW: &str = "\
 A trained decoder (the second half of an autoencoder) maps points of a small latent space to data. The straight line
 between two latents is usually not the shortest way in the data: the geodesic is. This command computes geodesics,
@@ -57,12 +59,24 @@ pub(super) struct FileArgs {
 /// Where and with what the work is done.
 #[derive(Clone, Debug, Args)]
 pub(super) struct DeviceArgs {
-    /// cpu, cuda, cuda:N or auto (the fastest there is)
-    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Machine")]
-    pub device: String,
+    /// cpu, cuda (an NVIDIA GPU), cuda:N (one of several, from 0 on), auto (a GPU where there is one, otherwise the processor),
+    /// or emulator (a GPU's kernels on the processor, very slowly)
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::Auto, help_heading = "Machine")]
+    pub device: DeviceName,
     /// Threads on the CPU [default: one per core]
     #[arg(long, value_name = "NUMBER", value_parser = positive, help_heading = "Machine")]
     pub threads: Option<usize>,
+}
+
+/// Where results go. (The demo has a folder and a rule of its own.)
+#[derive(Clone, Debug, Args)]
+pub(super) struct OutArgs {
+    /// Folder for the results: arrays as .npy, and run.json
+    #[arg(long, value_name = "DIR", default_value = "pullback-out", help_heading = "Output")]
+    pub out: PathBuf,
+    /// Replace a finished run in that folder
+    #[arg(long, help_heading = "Output")]
+    pub overwrite: bool,
 }
 
 /// What is printed.
@@ -105,7 +119,7 @@ pub(super) struct SolverArgs {
     /// Solve on the given segments alone, without a coarser grid first: slower; another local minimum may be found
     #[arg(long, help_heading = "Solver")]
     pub one_grid: bool,
-    /// Curves held in memory at once; changes no result [default: as many as fit in 16 MiB]
+    /// Curves held in memory at once; changes no result [default: as many as fit in 16 MiB, on a GPU in 256 MiB]
     #[arg(long, value_name = "CURVES", value_parser = positive, help_heading = "Machine")]
     pub batch: Option<usize>,
 }
@@ -121,12 +135,8 @@ pub(super) struct GeodesicsArgs {
     /// Latents where they end, of the same shape: row k is joined to row k of the starts
     #[arg(long, value_name = "FILE")]
     pub ends: PathBuf,
-    /// Folder for the results: curves.npy, energy.npy, length.npy, …, run.json
-    #[arg(long, value_name = "DIR", default_value = "pullback-out", help_heading = "Output")]
-    pub out: PathBuf,
-    /// Replace a finished run in that folder
-    #[arg(long, help_heading = "Output")]
-    pub overwrite: bool,
+    #[command(flatten)]
+    pub output: OutArgs,
     #[command(flatten)]
     pub solver: SolverArgs,
     #[command(flatten)]
@@ -145,12 +155,8 @@ pub(super) struct MetricArgs {
     /// Latents: .npy, [points, latent dimension], a float type
     #[arg(long, value_name = "FILE")]
     pub points: PathBuf,
-    /// Folder for the results: metric.npy, volume.npy, run.json
-    #[arg(long, value_name = "DIR", default_value = "pullback-out", help_heading = "Output")]
-    pub out: PathBuf,
-    /// Replace a finished run in that folder
-    #[arg(long, help_heading = "Output")]
-    pub overwrite: bool,
+    #[command(flatten)]
+    pub output: OutArgs,
     #[command(flatten)]
     pub file: FileArgs,
     #[command(flatten)]

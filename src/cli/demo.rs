@@ -45,9 +45,10 @@ struct Solved {
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let began = Instant::now();
-    let device = args.machine.device()?;
+    args.machine.start_threads()?;
     let replace = if args.overwrite { Replace::Any } else { Replace::Own("demo") };
     let output = Output::create(&args.out, replace)?;
+    let device = args.machine.open(args.print)?;
     let decoder = Decoder::from_safetensors(DECODER, &FileOptions::default())?;
     let model = device.load(&decoder)?;
     let digits = Digits::built_in()?;

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::args::GeodesicsArgs;
 use super::npy::read_latents;
-use super::output::{Output, Replace};
 use super::session::{absolute, check_interrupt};
 use super::solve::{Arrays, Totals, batch_size, options_record, solve, thousands};
 use crate::decoder::Decoder;
@@ -17,7 +16,7 @@ use crate::geodesic::Options;
 pub(super) fn run(args: &GeodesicsArgs) -> Result<()> {
     let began = Instant::now();
     let options = args.solver.options()?;
-    let device = args.machine.device()?;
+    args.machine.start_threads()?;
     let decoder = args.file.open(&args.decoder)?;
     let starts = read_latents(&args.starts, decoder.latent_dim())?;
     let ends = read_latents(&args.ends, decoder.latent_dim())?;
@@ -26,12 +25,13 @@ pub(super) fn run(args: &GeodesicsArgs) -> Result<()> {
             format!("expected shape {:?}, that of {}, found {:?}", starts.shape(), args.starts.display(), ends.shape());
         return Err(Error::file(&args.ends, problem));
     }
-    let output = Output::create(&args.out, if args.overwrite { Replace::Any } else { Replace::No })?;
+    let output = args.output.create()?;
+    let device = args.machine.open(args.print)?;
     let (count, d) = starts.dim();
     let model = device.load(&decoder)?;
     let mut arrays = Arrays::create(&output, count, options.segments, d)?;
     let bar = args.print.progress(count, "curves");
-    let batch = args.solver.batch.unwrap_or_else(|| batch_size(options.segments, d));
+    let batch = args.solver.batch.unwrap_or_else(|| batch_size(options.segments, d, &device));
     let pairs = (starts.view(), ends.view());
     let totals =
         solve(&model, pairs, &options, batch, &bar, |geodesics, _| arrays.push(geodesics).map_err(output.io()))?;
@@ -49,14 +49,19 @@ pub(super) fn run(args: &GeodesicsArgs) -> Result<()> {
     if let Some(warning) = totals.warning() {
         args.print.warn(&warning);
     }
-    record["out"] = json!(absolute(&args.out));
+    record["out"] = json!(absolute(&args.output.out));
     let mut summary = summary(&totals);
-    summary += &format!("written to {}\n", args.out.display());
+    summary += &format!("written to {}\n", args.output.out.display());
     args.print.result(&summary, &record)
 }
 
 /// What a run of geodesics says about itself, but for its inputs and the total time.
 pub(super) fn record(command: &str, decoder: &Decoder, device: &Device, options: &Options, totals: &Totals) -> Value {
+    let mut timings = json!({ "solve_seconds": totals.solving.as_secs_f64() });
+    if let Some(seconds) = totals.device_seconds {
+        timings["device_seconds"] = json!(seconds);
+    }
+    timings["total_seconds"] = json!(null); // known only at the end
     json!({
         "program": "pullback",
         "version": env!("CARGO_PKG_VERSION"),
@@ -70,21 +75,23 @@ pub(super) fn record(command: &str, decoder: &Decoder, device: &Device, options:
         "latent_dim": decoder.latent_dim(),
         "data_dim": decoder.data_dim(),
         "options": options_record(options),
-        "device": device.to_string(),
+        "device": device.label(),
+        "device_name": device.properties().map(|p| p.name),
         "threads": rayon::current_num_threads(),
         "status": totals.status_record(),
         "mean_iterations": totals.mean_iterations(),
         "mean_length": totals.mean_length(),
         "mean_straight_length": totals.mean_straight_length(),
         "curves_per_second": totals.curves_per_second(),
-        "timings": { "solve_seconds": totals.solving.as_secs_f64(), "total_seconds": null },
+        "timings": timings,
     })
 }
 
 /// The first lines of the summary of a run.
 pub(super) fn summary(totals: &Totals) -> String {
+    let on_device = totals.device_seconds.map_or_else(String::new, |s| format!(", of which {s:.2} s on the device"));
     let mut text = format!(
-        "{} curves in {:.2} s in the solver: {} curves/s, {:.1} iterations each\nstatus: {}\n",
+        "{} curves in {:.2} s in the solver{on_device}: {} curves/s, {:.1} iterations each\nstatus: {}\n",
         thousands(totals.curves),
         totals.solving.as_secs_f64(),
         thousands(totals.curves_per_second() as usize),

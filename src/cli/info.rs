@@ -5,28 +5,18 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::{FileArgs, InfoArgs};
+use super::machine::Machine;
 use super::session::print_result;
 use super::solve::thousands;
 use crate::decoder::{Activation, Decoder};
-use crate::device::Device;
 use crate::error::{Error, Result};
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
     let described = args.decoder.as_deref().map(|path| open(path, &args.file)).transpose()?;
-    let mut record = json!({
-        "program": "pullback",
-        "version": env!("CARGO_PKG_VERSION"),
-        "devices": [Device::cpu().to_string()],
-        "cuda": "not in this build",
-        "threads": rayon::current_num_threads(),
-        "vectors": vectors(),
-    });
-    let mut text = format!(
-        "pullback {}\ndevices:  {}\ncuda:     not in this build\nvectors:  {}\n",
-        env!("CARGO_PKG_VERSION"),
-        Device::cpu(),
-        vectors(),
-    );
+    let machine = Machine::look();
+    let mut record = json!({ "program": "pullback", "version": env!("CARGO_PKG_VERSION") });
+    machine.record(&mut record);
+    let mut text = format!("pullback {}\n{}", env!("CARGO_PKG_VERSION"), machine.for_people());
     if let (Some(path), Some((decoder, known))) = (&args.decoder, &described) {
         record["decoder"] = describe(path, decoder, *known);
         text += &describe_for_people(path, decoder, *known);
@@ -46,17 +36,6 @@ fn open(path: &Path, file: &FileArgs) -> Result<(Decoder, bool)> {
             Ok((guess.open(path)?, false))
         }
         Err(error) => Err(error),
-    }
-}
-
-/// The vector instructions that the CPU path uses here.
-fn vectors() -> &'static str {
-    let arch = format!("{:?}", pulp::Arch::new());
-    match arch.split(|c: char| !c.is_alphanumeric()).next() {
-        Some("V4") => "AVX-512",
-        Some("V3") => "AVX2 with FMA",
-        Some("Neon" | "NeonFcma") => "NEON",
-        _ => "none",
     }
 }
 

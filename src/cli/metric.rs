@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::args::MetricArgs;
 use super::npy::read_latents;
-use super::output::{Output, Replace};
 use super::session::{absolute, check_interrupt};
 use super::solve::thousands;
 use crate::error::Result;
@@ -17,10 +16,11 @@ const BATCH_BYTES: usize = 8 << 20;
 
 pub(super) fn run(args: &MetricArgs) -> Result<()> {
     let began = Instant::now();
-    let device = args.machine.device()?;
+    args.machine.start_threads()?;
     let decoder = args.file.open(&args.decoder)?;
     let points = read_latents(&args.points, decoder.latent_dim())?;
-    let output = Output::create(&args.out, if args.overwrite { Replace::Any } else { Replace::No })?;
+    let output = args.output.create()?;
+    let device = args.machine.open(args.print)?;
     let (count, d) = points.dim();
     let model = device.load(&decoder)?;
     let mut metrics = output.array::<f32>("metric.npy", &[count, d, d])?;
@@ -62,7 +62,8 @@ pub(super) fn run(args: &MetricArgs) -> Result<()> {
         "count": count,
         "latent_dim": d,
         "data_dim": decoder.data_dim(),
-        "device": device.to_string(),
+        "device": device.label(),
+        "device_name": device.properties().map(|p| p.name),
         "threads": rayon::current_num_threads(),
         "not_finite": not_finite,
         "volume_range": range,
@@ -75,11 +76,11 @@ pub(super) fn run(args: &MetricArgs) -> Result<()> {
         let (bad, all) = (thousands(not_finite), thousands(count));
         args.print.warn(&format!("the metric is not finite at {bad} of {all} points: see volume.npy"));
     }
-    record["out"] = json!(absolute(&args.out));
+    record["out"] = json!(absolute(&args.output.out));
     let mut summary = format!("{} metrics of {d}×{d} in {seconds:.3} s\n", thousands(count));
     if let Some([smallest, largest]) = range {
         summary += &format!("volume element √det G: {smallest:.4e} to {largest:.4e}\n");
     }
-    summary += &format!("written to {}\n", args.out.display());
+    summary += &format!("written to {}\n", args.output.out.display());
     args.print.result(&summary, &record)
 }

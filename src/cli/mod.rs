@@ -2,8 +2,10 @@
 
 mod args;
 mod demo;
+mod device;
 mod geodesics;
 mod info;
+mod machine;
 mod metric;
 mod npy;
 mod output;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::args::OutArgs;
 use super::npy::{Number, Writer};
 use crate::error::{Error, Result};
 
@@ -45,6 +46,13 @@ pub(super) enum Replace {
     Own(&'static str),
     /// Whatever command made it.
     Any,
+}
+
+impl OutArgs {
+    /// As [`Output::create`].
+    pub fn create(&self) -> Result<Output> {
+        Output::create(&self.out, if self.overwrite { Replace::Any } else { Replace::No })
+    }
 }
 
 /// A result folder in the making: a hidden folder at its place, removed unless it is finished.

@@ -1,4 +1,4 @@
-//! What every subcommand shares: the decoder file, the machine, printing and interruption.
+//! What every subcommand shares: the decoder file, printing and interruption.
 
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::args::{DeviceArgs, FileArgs, PrintArgs};
+use super::args::{FileArgs, PrintArgs};
 use crate::decoder::{Activation, Decoder, FileOptions, Head};
-use crate::device::Device;
 use crate::error::{Error, Result};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -92,26 +91,6 @@ impl FileArgs {
     }
 }
 
-impl DeviceArgs {
-    /// Sets up the threads and gives the device.
-    pub fn device(&self) -> Result<Device> {
-        if let Some(threads) = self.threads {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build_global()
-                .map_err(|e| Error::Device(format!("--threads {threads}: {e}")))?;
-        }
-        match self.device.as_str() {
-            "auto" => Device::best(),
-            "cpu" => Ok(Device::cpu()),
-            cuda if cuda == "cuda" || cuda.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok()) => {
-                Err(Error::Device(format!("--device {cuda}: this build has no CUDA path: expected cpu or auto")))
-            }
-            other => Err(Error::Device(format!("--device {other}: expected cpu, cuda, cuda:N or auto"))),
-        }
-    }
-}
-
 /// Prints a result on stdout; a reader that went away early (`| head`) is no error.
 pub(super) fn print_result(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
@@ -137,10 +116,15 @@ impl PrintArgs {
     }
 
     /// A line on stderr that is no error.
-    pub fn warn(self, line: &str) {
+    pub fn note(self, line: &str) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "warning: {line}");
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
+    }
+
+    /// The same, of something to look at.
+    pub fn warn(self, line: &str) {
+        self.note(&format!("warning: {line}"));
     }
 
     /// A progress bar on a terminal, nothing elsewhere.

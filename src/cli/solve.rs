@@ -11,6 +11,7 @@ use super::args::SolverArgs;
 use super::npy::Writer;
 use super::output::Output;
 use super::session::go_on;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::geodesic::initial::straight_line;
 use crate::geodesic::{Geodesics, Options, Status};
@@ -18,6 +19,8 @@ use crate::model::Model;
 
 /// Memory for the curves of one batch, in bytes.
 const BATCH_BYTES: usize = 16 << 20;
+/// The same on a GPU, which must not run dry between two batches.
+const DEVICE_BATCH_BYTES: usize = 256 << 20;
 
 impl SolverArgs {
     /// The solver's options, checked.
@@ -44,9 +47,10 @@ pub(super) fn options_record(options: &Options) -> Value {
 }
 
 /// Curves of one batch where the caller does not say.
-pub(super) fn batch_size(segments: usize, latent_dim: usize) -> usize {
+pub(super) fn batch_size(segments: usize, latent_dim: usize, device: &Device) -> usize {
     let bytes = (segments + 1).saturating_mul(latent_dim).saturating_mul(size_of::<f32>());
-    (BATCH_BYTES / bytes).max(8 * rayon::current_num_threads())
+    let most = if device.is_cpu() { BATCH_BYTES } else { DEVICE_BATCH_BYTES };
+    (most / bytes).max(8 * rayon::current_num_threads())
 }
 
 /// Sums over all curves of a run.
@@ -62,6 +66,8 @@ pub(super) struct Totals {
     pub straight_length: f64,
     /// Time in the solver alone.
     pub solving: Duration,
+    /// Of that, seconds in a GPU's kernels; `None` on the processor.
+    pub device_seconds: Option<f64>,
 }
 
 impl Totals {
@@ -179,11 +185,15 @@ pub(super) fn solve(
             bar.set_position((from + finished) as u64);
             go_on()
         };
-        let geodesics = model.geodesics_observed(starts, ends, options, progress).map_err(|error| match error {
+        let solved = model.geodesics_timed(starts, ends, options, progress).map_err(|error| match error {
             Error::Cancelled { finished, .. } => Error::Cancelled { finished: from + finished, total },
             other => other,
-        })?;
+        });
+        let (geodesics, device_seconds) = solved?;
         totals.solving += began.elapsed();
+        if let Some(seconds) = device_seconds {
+            *totals.device_seconds.get_or_insert(0.0) += seconds;
+        }
         let straight = model.energy(straight_lines(starts, ends, options.segments).view())?.length.to_vec();
         totals.add(&geodesics, &straight);
         sink(&geodesics, &straight)?;

@@ -32,11 +32,12 @@ impl Bench {
 
     /// Runs `pullback` with these arguments in the folder.
     pub fn run(&self, args: &[&str]) -> Run {
-        let output = Command::new(env!("CARGO_BIN_EXE_pullback"))
-            .args(args)
-            .current_dir(self.0.path())
-            .output()
-            .expect("the binary runs");
+        self.run_as(Command::new(program()).args(args))
+    }
+
+    /// Runs any command in the folder.
+    pub fn run_as(&self, command: &mut Command) -> Run {
+        let output = command.current_dir(self.0.path()).output().expect("the binary runs");
         Run {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).expect("UTF-8"),
@@ -86,8 +87,15 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// The command: `PULLBACK_COMMAND` where the tests were built elsewhere.
+pub fn program() -> PathBuf {
+    std::env::var_os("PULLBACK_COMMAND").map_or_else(|| env!("CARGO_BIN_EXE_pullback").into(), PathBuf::from)
+}
+
+/// A file of `fixtures/`, or of the folder `PULLBACK_FIXTURES` where the tests were built elsewhere.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    let named = std::env::var_os("PULLBACK_FIXTURES").map(PathBuf::from);
+    named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")).join(name)
 }
 
 pub fn write_latents(path: &Path, latents: &Array2<f32>) {

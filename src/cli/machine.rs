@@ -1,0 +1,183 @@
+//! What this machine and this build have: devices, compilers of kernels, and the way that each kernel takes from one to the other.
+
+use serde_json::{Value, json};
+
+use super::solve::thousands;
+use crate::device::DeviceProperties;
+
+/// Kernels of which there is also a version made for one decoder's sizes, compiled at run time; wide and narrow ones alike.
+#[cfg(feature = "cuda")]
+const SPECIALISED: [&str; 7] =
+    ["decode_layer", "jacobian_layer", "adjoint_layer", "gram", "neighbour_products", "gradient_products", "step"];
+
+/// The machine, as `pullback info` tells of it.
+pub(super) struct Machine {
+    /// The GPUs, or why there is none.
+    gpus: Result<Vec<DeviceProperties>, String>,
+    /// Whether the build has the feature `emulator`.
+    emulator: bool,
+    /// `None` in a build without the feature `cuda`.
+    compilers: Option<Compilers>,
+}
+
+/// Where kernels get compiled.
+struct Compilers {
+    /// What nvcc embedded when this was built, or why it did not.
+    nvcc: Result<Embedded, String>,
+    /// Version and path of the NVRTC of this machine, or why there is none.
+    nvrtc: Result<(String, Option<String>), String>,
+    /// Folder of kernels compiled at run time.
+    cache: Option<String>,
+    /// Compute capability that the kernels' ways are told for: the first GPU's, or one chosen where there is none.
+    compute: (u32, u32),
+    /// Names and ways.
+    kernels: Vec<(String, String)>,
+}
+
+struct Embedded {
+    compiler: String,
+    targets: Vec<String>,
+}
+
+impl Machine {
+    #[cfg(not(feature = "cuda"))]
+    pub fn look() -> Self {
+        let gpus = Err("this build has no CUDA path: expected the feature `cuda`".into());
+        Self { gpus, emulator: cfg!(feature = "emulator"), compilers: None }
+    }
+
+    #[cfg(feature = "cuda")]
+    pub fn look() -> Self {
+        use crate::cuda::cache::Cache;
+        use crate::cuda::{compile, driver, nvrtc, sources};
+
+        let gpus = driver::devices().map_err(|reason| reason.to_string());
+        let gpus: Result<Vec<DeviceProperties>, _> = gpus.map(|all| all.iter().map(Into::into).collect());
+        // A table for a GPU that is not there still tells what was embedded.
+        let compute = gpus.as_ref().ok().and_then(|all| all.first()).map_or((9, 0), |gpu| gpu.compute);
+        let targets = || sources::TARGETS.iter().map(|&target| target.to_owned()).collect();
+        let nvcc = sources::COMPILER.map(|compiler| Embedded { compiler: compiler.into(), targets: targets() });
+        let nvrtc = nvrtc::compiler().map(|c| (format!("{}.{}", c.version.0, c.version.1), c.path()));
+        let kernels = compile::provenance(compute).into_iter().map(|(name, origin)| {
+            let by_nvrtc = nvrtc.as_ref().ok().filter(|_| SPECIALISED.contains(&name.trim_end_matches("_narrow")));
+            (name.to_owned(), way(&origin, by_nvrtc.map(|(version, _)| version.as_str())))
+        });
+        let kernels = kernels.collect();
+        let compilers = Compilers {
+            nvcc: nvcc.map_err(Into::into),
+            nvrtc: nvrtc.map_err(Into::into),
+            cache: Cache::of_the_user().folder().map(|folder| folder.display().to_string()),
+            compute,
+            kernels,
+        };
+        Self { gpus, emulator: cfg!(feature = "emulator"), compilers: Some(compilers) }
+    }
+
+    /// Puts everything into a record.
+    pub fn record(&self, record: &mut Value) {
+        let threads = rayon::current_num_threads();
+        let mut devices = vec![json!({ "device": "cpu", "threads": threads, "vectors": vectors() })];
+        devices.extend(self.gpus.iter().flatten().enumerate().map(|(k, gpu)| {
+            json!({
+                "device": format!("cuda:{k}"),
+                "name": gpu.name,
+                "compute_capability": dotted(gpu.compute),
+                "multiprocessors": gpu.multiprocessors,
+                "memory_bytes": gpu.memory,
+            })
+        }));
+        if self.emulator {
+            devices.push(json!({ "device": "emulator" }));
+        }
+        record["devices"] = json!(devices);
+        record["no_gpu"] = json!(self.gpus.as_ref().err());
+        let Some(compilers) = &self.compilers else { return };
+        record["nvcc"] = match &compilers.nvcc {
+            Ok(embedded) => json!({ "version": embedded.compiler, "targets": embedded.targets }),
+            Err(reason) => json!({ "missing": reason }),
+        };
+        record["nvrtc"] = match &compilers.nvrtc {
+            Ok((version, path)) => json!({ "version": version, "path": path }),
+            Err(reason) => json!({ "missing": reason }),
+        };
+        record["cache"] = json!(compilers.cache);
+        record["kernels_for"] = json!(dotted(compilers.compute));
+        record["kernels"] = compilers.kernels.iter().map(|(name, way)| (name.clone(), json!(way))).collect();
+    }
+
+    pub fn for_people(&self) -> String {
+        let mut text = format!("cpu:       {} threads, vectors: {}\n", rayon::current_num_threads(), vectors());
+        match &self.gpus {
+            Ok(gpus) => {
+                for (k, gpu) in gpus.iter().enumerate() {
+                    text += &format!(
+                        "{:<10} {}, compute capability {}, {} multiprocessors, {} MiB\n",
+                        format!("cuda:{k}:"),
+                        gpu.name,
+                        dotted(gpu.compute),
+                        gpu.multiprocessors,
+                        thousands((gpu.memory >> 20) as usize),
+                    );
+                }
+            }
+            Err(reason) => text += &format!("cuda:      none: {reason}\n"),
+        }
+        if self.emulator {
+            text += "emulator:  in this build\n";
+        }
+        let Some(compilers) = &self.compilers else { return text };
+        text += &match &compilers.nvcc {
+            Ok(embedded) => {
+                format!("nvcc:      {}, embedded for {}\n", embedded.compiler, embedded.targets.join(", "))
+            }
+            Err(reason) => format!("nvcc:      {reason}\n"),
+        };
+        text += &match &compilers.nvrtc {
+            Ok((version, Some(path))) => format!("nvrtc:     {version}, {path}\n"),
+            Ok((version, None)) => format!("nvrtc:     {version}\n"),
+            Err(reason) => format!("nvrtc:     {reason}\n"),
+        };
+        text += &format!("cache:     {}\n", compilers.cache.as_deref().unwrap_or("none"));
+        text += &format!("kernels, for compute capability {}:\n", dotted(compilers.compute));
+        let width = compilers.kernels.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, way) in &compilers.kernels {
+            text += &format!("  {name:<width$}  {way}\n");
+        }
+        text
+    }
+}
+
+/// How a kernel gets onto the GPU: `by_nvrtc` is the compiler that makes versions for one decoder, where there is one.
+#[cfg(feature = "cuda")]
+fn way(origin: &crate::cuda::compile::Origin, by_nvrtc: Option<&str>) -> String {
+    use crate::cuda::compile::Origin;
+
+    let general = match origin {
+        Origin::Embedded { target, .. } if target.starts_with("compute") => {
+            format!("embedded PTX ({target}), compiled by the driver")
+        }
+        Origin::Embedded { target, .. } => format!("embedded ({target})"),
+        Origin::AtRunTime { .. } => "compiled at run time by NVRTC".into(),
+        Origin::Missing(_) if cfg!(feature = "emulator") => return "emulator only".into(),
+        Origin::Missing(_) => return "none: neither embedded nor compiled at run time".into(),
+    };
+    match by_nvrtc {
+        Some(version) => format!("{general}; specialised to a decoder by NVRTC {version}"),
+        None => general,
+    }
+}
+
+fn dotted((major, minor): (u32, u32)) -> String {
+    format!("{major}.{minor}")
+}
+
+/// The vector instructions that the CPU path uses here.
+fn vectors() -> &'static str {
+    let arch = format!("{:?}", pulp::Arch::new());
+    match arch.split(|c: char| !c.is_alphanumeric()).next() {
+        Some("V4") => "AVX-512",
+        Some("V3") => "AVX2 with FMA",
+        Some("Neon" | "NeonFcma") => "NEON",
+        _ => "none",
+    }
+}
