@@ -57,7 +57,7 @@ impl Machine {
         let compute = gpus.as_ref().ok().and_then(|all| all.first()).map_or((9, 0), |gpu| gpu.compute);
         let targets = || sources::TARGETS.iter().map(|&target| target.to_owned()).collect();
         let nvcc = sources::COMPILER.map(|compiler| Embedded { compiler: compiler.into(), targets: targets() });
-        let nvrtc = nvrtc::compiler().map(|c| (format!("{}.{}", c.version.0, c.version.1), c.path()));
+        let nvrtc = nvrtc::compiler().map(|c| (format!("{}.{}", c.version.0, c.version.1), Some(c.path())));
         let kernels = compile::provenance(compute).into_iter().map(|(name, origin)| {
             let by_nvrtc = nvrtc.as_ref().ok().filter(|_| SPECIALISED.contains(&name.trim_end_matches("_narrow")));
             (name.to_owned(), way(&origin, by_nvrtc.map(|(version, _)| version.as_str())))
