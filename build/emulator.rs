@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-/// Sanitizers to compile with, such as `address,undefined`. What links the library has to link their run-time libraries, too.
+/// Sanitizers to compile with, such as `address,undefined`; their run-time libraries are linked under gcc's names.
 const SANITIZE: &str = "PULLBACK_EMULATOR_SANITIZE";
 
 const FOLDER: &str = "kernels/emulator";
@@ -27,7 +27,18 @@ pub fn build() {
     for name in ["fiber.cpp", "block.cpp", "launch.cpp"] {
         library.file(Path::new(FOLDER).join(name));
     }
-    library.objects(unchecked).objects(checked).compile("pullback_emulator");
+    library.objects(unchecked).objects(checked);
+    // rustc keeps the linker from adding these by itself. They must be loaded first, so they come before the C++ library.
+    for (sanitizer, name) in [("address", "asan"), ("undefined", "ubsan")] {
+        if sanitizers().is_some_and(|list| list.split(',').any(|one| one == sanitizer)) {
+            println!("cargo::rustc-link-lib={name}");
+        }
+    }
+    library.compile("pullback_emulator");
+}
+
+fn sanitizers() -> Option<String> {
+    env::var(SANITIZE).ok().filter(|list| !list.is_empty())
 }
 
 fn kernels(out: &Path, checked: bool) -> Vec<PathBuf> {
@@ -52,11 +63,12 @@ fn compiler(out: &Path) -> cc::Build {
     if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
         compiler.flag_if_supported("-fcf-protection=none"); // no shadow stack: fibers have several stacks
     }
-    if let Ok(sanitizers) = env::var(SANITIZE)
-        && !sanitizers.is_empty()
-    {
-        compiler.debug(true).flag(format!("-fsanitize={sanitizers}")).flag("-fno-omit-frame-pointer");
-        compiler.flag("-fno-sanitize-recover=all");
+    if let Some(list) = sanitizers() {
+        compiler
+            .debug(true)
+            .flag(format!("-fsanitize={list}"))
+            .flag("-fno-omit-frame-pointer")
+            .flag("-fno-sanitize-recover=all");
     }
     compiler
 }

@@ -43,9 +43,9 @@ DEVICE void decode_layer_of(const DecodeLayer& p) {
         });
 }
 
-KERNEL(decode_layer, DecodeLayer, TILE_THREADS) { decode_layer_of<128, 0, 0, ANY>(p); }
-KERNEL(decode_layer_narrow, DecodeLayer, TILE_THREADS) { decode_layer_of<64, 0, 0, ANY>(p); }
+KERNEL(decode_layer, DecodeLayer, TILE_THREADS, 2) { decode_layer_of<128, 0, 0, ANY>(p); }
+KERNEL(decode_layer_narrow, DecodeLayer, TILE_THREADS, 2) { decode_layer_of<64, 0, 0, ANY>(p); }
 
 /// A layer whose sizes and activation the compiler knows.
 #define DECODE_INSTANCE(name, inputs, outputs, activation) \
-    INSTANCE(name, DecodeLayer, TILE_THREADS) { decode_layer_of<(outputs) <= 64 ? 64 : 128, inputs, outputs, activation>(p); }
+    INSTANCE(name, DecodeLayer, TILE_THREADS, 2) { decode_layer_of<(outputs) <= 64 ? 64 : 128, inputs, outputs, activation>(p); }

@@ -1,7 +1,8 @@
 // The dialect that all kernels are written in: CUDA C++ without CUDA's headers, which the emulator compiles as plain C++.
 //
-//   KERNEL(name, Params, threads) { ... p ... }   a kernel of one structure of parameters, launched with at most `threads` a block
-//   INSTANCE(name, Params, threads) { ... }       the same, for one decoder's sizes; compiled at run time
+//   KERNEL(name, Params, threads, blocks) { ... p ... }   a kernel of one structure of parameters, launched with at most `threads` a
+//                                                 block; registers are rationed for so many blocks on a multiprocessor
+//   INSTANCE(name, Params, threads, blocks) { ... }       the same, for one decoder's sizes; compiled at run time
 //   DEVICE                                        in front of every other function
 //   SHARED(type, name, count);                    an array in shared memory; DYNAMIC_SHARED(type, name) of the launch's size
 //   Shared<type>                                  a pointer into such an array: [i] and + alone
@@ -20,10 +21,11 @@ typedef unsigned long long u64;
 #else
 
 #define DEVICE __device__ __forceinline__
-#define INSTANCE(name, Params, threads) extern "C" __global__ void __launch_bounds__(threads) name(const Params p)
-#ifdef PULLBACK_INSTANCES_ONLY
+#define INSTANCE(name, Params, threads, blocks) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const Params p)
+#ifdef PULLBACK_SPECIALISED
 // A template that nobody asks for costs nothing.
-#define KERNEL(name, Params, threads) template <class> DEVICE void name(const Params& p)
+#define KERNEL(name, Params, threads, blocks) template <class> DEVICE void name(const Params& p)
 #else
 #define KERNEL INSTANCE
 #endif

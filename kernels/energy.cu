@@ -46,7 +46,7 @@ DEVICE void chord(const Chords& p, u32 left) {
 }
 
 /// A warp for every inner point: the segment before it, and behind the last one the segment to the end.
-KERNEL(chords, Chords, 256) {
+KERNEL(chords, Chords, 256, 4) {
     const u32 rows = p.list.rows();
     for (u32 row = grid_warp(); row < rows; row += grid_warps()) {
         const u32 id = p.list.id(row), point = id % p.stride;
@@ -74,7 +74,7 @@ DEVICE void chord_sums(const float* squares, u32 segments, double& energy, doubl
     energy = warp_sum(energy), length = warp_sum(length);
 }
 
-KERNEL(curve_sums, CurveSums, 256) {
+KERNEL(curve_sums, CurveSums, 256, 4) {
     for (u32 curve = grid_warp(); curve < p.curves; curve += grid_warps()) {
         double energy, length;
         chord_sums(p.squares + u64(curve) * p.stride, p.segments, energy, length);
@@ -96,7 +96,7 @@ struct Seeds {
 };
 
 /// λ at the outputs of one head. One thread a number.
-KERNEL(adjoint_seeds, Seeds, 256) {
+KERNEL(adjoint_seeds, Seeds, 256, 4) {
     const u64 numbers = u64(p.list.rows()) * p.outputs;
     for (u64 at = grid_thread(); at < numbers; at += grid_threads()) {
         const u32 row = u32(at / p.outputs), k = u32(at % p.outputs);
@@ -139,18 +139,18 @@ DEVICE void adjoint_layer_of(const AdjointLayer& p) {
         [&](u32 m, u32 n, float sum) { p.output[u64(p.list.id(m)) * inputs + n] = sum; });
 }
 
-KERNEL(adjoint_layer, AdjointLayer, TILE_THREADS) { adjoint_layer_of<128, 0, 0>(p); }
-KERNEL(adjoint_layer_narrow, AdjointLayer, TILE_THREADS) { adjoint_layer_of<64, 0, 0>(p); }
+KERNEL(adjoint_layer, AdjointLayer, TILE_THREADS, 2) { adjoint_layer_of<128, 0, 0>(p); }
+KERNEL(adjoint_layer_narrow, AdjointLayer, TILE_THREADS, 2) { adjoint_layer_of<64, 0, 0>(p); }
 
 #define ADJOINT_INSTANCE(name, inputs, outputs) \
-    INSTANCE(name, AdjointLayer, TILE_THREADS) { adjoint_layer_of<(inputs) <= 64 ? 64 : 128, inputs, outputs>(p); }
+    INSTANCE(name, AdjointLayer, TILE_THREADS, 2) { adjoint_layer_of<(inputs) <= 64 ? 64 : 128, inputs, outputs>(p); }
 
 /// J_i J_{i+1}ᵀ of every listed point but the last.
-KERNEL(neighbour_products, InnerProducts, 256) { inner_products<8, 0, 0, 0, false, 1>(p); }
+KERNEL(neighbour_products, InnerProducts, 256, 1) { inner_products<8, 0, 0, 0, false, 1>(p); }
 /// J_i r_i, or T_i λ_i in the first layer.
-KERNEL(gradient_products, InnerProducts, 256) { inner_products<8, 0, 1, 0, false, 0>(p); }
+KERNEL(gradient_products, InnerProducts, 256, 1) { inner_products<8, 0, 1, 0, false, 0>(p); }
 
 #define NEIGHBOUR_INSTANCE(name, dim) \
-    INSTANCE(name, InnerProducts, 256) { inner_products<INNER_TILE<dim>, dim, dim, 0, false, 1>(p); }
+    INSTANCE(name, InnerProducts, 256, 1) { inner_products<INNER_TILE<dim>, dim, dim, 0, false, 1>(p); }
 #define GRADIENT_INSTANCE(name, dim) \
-    INSTANCE(name, InnerProducts, 256) { inner_products<INNER_TILE<dim>, dim, 1, 0, false, 0>(p); }
+    INSTANCE(name, InnerProducts, 256, 1) { inner_products<INNER_TILE<dim>, dim, 1, 0, false, 0>(p); }

@@ -6,7 +6,7 @@
 // A warp for every 8 × 8 products on and above the diagonal; see inner_products.cuh. FFMA: points · d(d + 8) · width.
 #include "inner_products.cuh"
 
-KERNEL(gram, InnerProducts, 256) { inner_products<8, 0, 0, 0, true, 0>(p); }
+KERNEL(gram, InnerProducts, 256, 1) { inner_products<8, 0, 0, 0, true, 0>(p); }
 
 #define GRAM_INSTANCE(name, dim) \
-    INSTANCE(name, InnerProducts, 256) { inner_products<INNER_TILE<dim>, dim, dim, 0, true, 0>(p); }
+    INSTANCE(name, InnerProducts, 256, 1) { inner_products<INNER_TILE<dim>, dim, dim, 0, true, 0>(p); }

@@ -20,7 +20,7 @@ struct Operand {
     /// 1 where `base` is the same for every point.
     u32 is_shared;
 
-    DEVICE float at(u64 place, u64 id, u32 row, u32 k, u32 width) const {
+    DEVICE float at(u64 place, u32 row, u32 k, u32 width) const {
         return base[((is_shared ? 0 : place * rows) + row) * width + k];
     }
     DEVICE float scale(u64 place, u64 id, u32 k, u32 width) const {
@@ -112,8 +112,8 @@ DEVICE void inner_products(const InnerProducts& p) {
             const float y_scale = p.y.scale(place + SHIFT, id + SHIFT, k, width);
             float x[T], y[T];
             UNROLL for (u32 i = 0; i < T; i++) {
-                x[i] = top + i < xrows ? p.x.at(place, id, top + i, k, width) * x_scale : 0.0f;
-                y[i] = left + i < yrows ? p.y.at(place + SHIFT, id + SHIFT, left + i, k, width) * y_scale : 0.0f;
+                x[i] = top + i < xrows ? p.x.at(place, top + i, k, width) * x_scale : 0.0f;
+                y[i] = left + i < yrows ? p.y.at(place + SHIFT, left + i, k, width) * y_scale : 0.0f;
             }
             UNROLL for (u32 i = 0; i < T; i++) {
                 UNROLL for (u32 j = 0; j < T; j++) sums[i * T + j] += x[i] * y[j];

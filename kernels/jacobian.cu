@@ -39,14 +39,14 @@ DEVICE void jacobian_layer_of(const JacobianLayer& p) {
         });
 }
 
-KERNEL(jacobian_layer, JacobianLayer, TILE_THREADS) { jacobian_layer_of<128, 0, 0, 0>(p); }
-KERNEL(jacobian_layer_narrow, JacobianLayer, TILE_THREADS) { jacobian_layer_of<64, 0, 0, 0>(p); }
+KERNEL(jacobian_layer, JacobianLayer, TILE_THREADS, 2) { jacobian_layer_of<128, 0, 0, 0>(p); }
+KERNEL(jacobian_layer_narrow, JacobianLayer, TILE_THREADS, 2) { jacobian_layer_of<64, 0, 0, 0>(p); }
 
 #define JACOBIAN_INSTANCE(name, dim, inputs, outputs) \
-    INSTANCE(name, JacobianLayer, TILE_THREADS) { jacobian_layer_of<(outputs) <= 64 ? 64 : 128, dim, inputs, outputs>(p); }
+    INSTANCE(name, JacobianLayer, TILE_THREADS, 2) { jacobian_layer_of<(outputs) <= 64 ? 64 : 128, dim, inputs, outputs>(p); }
 
 /// The Jacobian of a single layer: its weight's columns times φ'(h). One thread a number.
-KERNEL(jacobian_of_one_layer, JacobianLayer, 256) {
+KERNEL(jacobian_of_one_layer, JacobianLayer, 256, 4) {
     const u32 d = p.latent_dim;
     const u64 numbers = u64(p.list.rows()) * d * p.outputs;
     for (u64 at = grid_thread(); at < numbers; at += grid_threads()) {

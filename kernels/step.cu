@@ -47,19 +47,20 @@ struct Batch {
     u32* search_ids;    // [slots · stride]
     /// Scratch of step_wide, [blocks of the grid, 2d² + d + …].
     float* workspace;
-    // The ring of pairs: job j stands at j % ring.
-    const float* starts; // [ring, d], or
+    // The ring of pairs: job j stands at j % ring, and its ends at j % input_ring, which is larger where the caller's own arrays are read.
+    const float* starts; // [input_ring, d], or
     const float* ends;
-    const float* initial; // [ring, N + 1, d]
+    const float* initial; // [input_ring, N + 1, d]
     float* out_points;   // [ring, N + 1, d]
     double* out_numbers; // [ring, 3]: energy, length, ‖∇E‖
     u32* out_iterations; // [ring]
     u32* out_status;     // [ring]
-    u32 ring;
+    u32 ring, input_ring;
     u32 slots, stride, latent_dim;
     u32 grid_count;
     /// 1 where every grid divides the next.
     u32 nested;
+    u32 padding;
     u32 grids[MOST_GRIDS];
     Policy policy;
 
@@ -97,7 +98,7 @@ DEVICE float resampled(u32 d, u32 old, u32 fresh, u32 at, Read read) {
 }
 
 /// Free slots take the next pairs. A warp for every slot.
-KERNEL(admit, Batch, 256) {
+KERNEL(admit, Batch, 256, 4) {
     const u32 d = p.latent_dim, n = p.last_segments(), coarse = p.grids[0];
     for (u32 slot = grid_warp(); slot < p.slots; slot += grid_warps()) {
         Curve& curve = p.curves[slot];
@@ -115,7 +116,7 @@ KERNEL(admit, Batch, 256) {
         }
         job = __shfl_sync(ALL_LANES, job, 0);
         if (job == NO_ROW) continue;
-        const u64 at = job % p.ring;
+        const u64 at = job % p.input_ring;
         for (u32 e = lane(); e < (coarse + 1) * d; e += WARP) {
             const float z = resampled(d, n, coarse, e, [&](u32 j, u32 k) {
                 if (p.initial != nullptr) return p.initial[(at * (n + 1) + j) * d + k];
@@ -138,7 +139,7 @@ KERNEL(admit, Batch, 256) {
 }
 
 /// Lists for the linearisation and the step. A warp for every slot.
-KERNEL(collect_linearise, Batch, 256) {
+KERNEL(collect_linearise, Batch, 256, 4) {
     for (u32 slot = grid_warp(); slot < p.slots; slot += grid_warps()) {
         const Curve& curve = p.curves[slot];
         const u32 need = curve.need, count = curve.segments - 1;
@@ -162,7 +163,7 @@ KERNEL(collect_linearise, Batch, 256) {
 }
 
 /// The list of points to be decoded. The first time, and on a new grid, the ends are among them; they never move.
-KERNEL(collect_search, Batch, 256) {
+KERNEL(collect_search, Batch, 256, 4) {
     for (u32 slot = grid_warp(); slot < p.slots; slot += grid_warps()) {
         const Curve& curve = p.curves[slot];
         if (curve.need != NEED_SEARCH && curve.need != NEED_LINE) continue;
@@ -345,18 +346,18 @@ DEVICE void step_curves(const Batch& p, Work work) {
 /// Floats of `work` in solve_curve.
 DEVICE u32 step_workspace(u32 d) { return d * (2 * d + 1) + 2 * (2 * d + 1) + d; }
 
-KERNEL(step, Batch, STEP_THREADS) {
+KERNEL(step, Batch, STEP_THREADS, 2) {
     DYNAMIC_SHARED(float, work);
     step_curves<0>(p, work);
 }
 
 /// The same for a d whose blocks do not fit into shared memory.
-KERNEL(step_wide, Batch, STEP_THREADS) {
+KERNEL(step_wide, Batch, STEP_THREADS, 2) {
     step_curves<0>(p, p.workspace + u64(blockIdx.x) * step_workspace(p.latent_dim));
 }
 
 #define STEP_INSTANCE(name, dim)         \
-    INSTANCE(name, Batch, STEP_THREADS) {  \
+    INSTANCE(name, Batch, STEP_THREADS, 2) {  \
         DYNAMIC_SHARED(float, work);     \
         step_curves<dim>(p, work);       \
     }
@@ -465,7 +466,7 @@ DEVICE void finish(const Batch& p, u32 slot, Curve& curve) {
 }
 
 /// Accepts, refines, tries again or finishes, curve by curve. A warp for every slot.
-KERNEL(decide, Batch, 256) {
+KERNEL(decide, Batch, 256, 2) {
     const u32 d = p.latent_dim;
     for (u32 slot = grid_warp(); slot < p.slots; slot += grid_warps()) {
         Curve& curve = p.curves[slot];

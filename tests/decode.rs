@@ -135,3 +135,58 @@ fn latents_of_another_width_are_refused() {
         "adjoints: expected [5, 64], found [4, 64]"
     );
 }
+
+/// The kernels of the CUDA path against float64 on the processor.
+#[cfg(feature = "emulator")]
+mod kernel {
+    use super::fixtures::{Plan, Random, cases, kernels, model, norm, plans, widen};
+    use proptest::prelude::*;
+    use pullback::{Activation, Decoder, Device};
+
+    /// Errors are measured against 1 too: inputs, weights and activations have that size, whatever the outputs cancel to.
+    fn agrees(device: &Device, decoder: &Decoder, points: usize, seed: u64) -> Result<(), TestCaseError> {
+        let z = Random(seed).array((points, decoder.latent_dim())).mapv(|x| x as f32);
+        let found = device.load(decoder).unwrap().decode(z.view()).unwrap();
+        let expected = model::<f64>(decoder).decode(widen(&z).view()).unwrap();
+        prop_assert_eq!(found.dim(), expected.dim());
+        for (row, expected) in found.rows().into_iter().zip(expected.rows()) {
+            let error = norm((&row.mapv(f64::from) - &expected).view());
+            let bound = 8.0 * kernels::rounding(decoder) * (1.0 + norm(expected));
+            prop_assert!(error <= bound, "error {error:e}, bound {bound:e}: {row} instead of {expected}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(cases(120))]
+
+        #[test]
+        fn values_are_the_references(plan in plans(), points in 0usize..300) {
+            agrees(&kernels::device(), &plan.decoder(), points, plan.seed ^ 1)?;
+        }
+    }
+
+    #[test]
+    fn wide_layers_and_many_latents_take_the_wide_tiles() {
+        for widths in [[2, 129, 300], [65, 64, 128], [130, 1, 257]] {
+            let decoder = Random(3).decoder(&widths, Activation::Gelu, Activation::Identity);
+            agrees(&kernels::device(), &decoder, 200, 4).unwrap();
+        }
+    }
+
+    #[test]
+    fn small_decoders_with_every_activation() {
+        for (k, activation) in Activation::ALL.into_iter().enumerate() {
+            let heads = vec![vec![5, 3], vec![1]];
+            let plan = Plan { seed: k as u64, latent_dim: 2, heads, hidden: activation, output: activation };
+            agrees(&kernels::careful_device(), &plan.decoder(), 3, 9).unwrap();
+        }
+    }
+
+    /// The kernels that are made for one decoder's sizes, where they exist; the emulator has those of this one.
+    #[test]
+    fn small_decoder_with_kernels_of_its_own() {
+        let decoder = Random(7).decoder(&[2, 64, 64, 64], Activation::Tanh, Activation::Identity);
+        agrees(&kernels::careful_device(), &decoder, 5, 8).unwrap();
+    }
+}

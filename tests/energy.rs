@@ -145,3 +145,84 @@ fn curves_of_another_shape_are_refused() {
     assert_eq!(message((1, 5, 3)), "curves: expected latents of dimension 2, the decoder's, found 3");
     assert_eq!(message((1, 1, 2)), "curves: expected at least 2 points each, found 1");
 }
+
+/// The kernels of the CUDA path against float64 on the processor.
+#[cfg(feature = "emulator")]
+mod kernel {
+    use super::fixtures::{Random, cases, kernels, model, norm, plans, widen};
+    use ndarray::Axis;
+    use proptest::prelude::*;
+    use pullback::{Activation, Decoder, Device};
+
+    fn energies_agree(device: &Device, decoder: &Decoder, count: usize, points: usize, seed: u64) -> Result<(), TestCaseError> {
+        let curves = Random(seed).array((count, points, decoder.latent_dim())).mapv(|x| x as f32);
+        let found = device.load(decoder).unwrap().energy(curves.view()).unwrap();
+        let expected = model::<f64>(decoder).energy(widen(&curves).view()).unwrap();
+        prop_assert_eq!(found.energy.len(), count);
+        let segments = (points - 1) as f64;
+        for c in 0..count {
+            // An error of e in every value changes ½N Σ ‖Δ‖² by N e Σ ‖Δ‖, and N e² where chords vanish.
+            let e = 8.0 * kernels::rounding(decoder) * (1.0 + expected.length[c]);
+            let bounds = [segments * e * (expected.length[c] + segments * e), segments * e];
+            let errors = [
+                f64::from(found.energy[c]) - expected.energy[c],
+                f64::from(found.length[c]) - expected.length[c],
+            ];
+            for (error, bound) in errors.iter().zip(bounds) {
+                prop_assert!(error.abs() <= bound, "curve {c}: error {error:e}, bound {bound:e}");
+            }
+        }
+        Ok(())
+    }
+
+    fn hessians_agree(device: &Device, decoder: &Decoder, points: usize, seed: u64) -> Result<(), TestCaseError> {
+        let mut random = Random(seed);
+        let z = random.array((points, decoder.latent_dim())).mapv(|x| x as f32);
+        let w = random.array((points, decoder.data_dim())).mapv(|x| x as f32);
+        let found = device.load(decoder).unwrap().adjoint_hessian(z.view(), w.view()).unwrap();
+        let reference = model::<f64>(decoder);
+        let (z, w) = (widen(&z), widen(&w));
+        let (expected, jacobians) = (reference.adjoint_hessian(z.view(), w.view()).unwrap(), reference.jacobian(z.view()).unwrap());
+        prop_assert_eq!(found.dim(), expected.dim());
+        for (p, block) in found.axis_iter(Axis(0)).enumerate() {
+            let expected = expected.index_axis(Axis(0), p);
+            let error = norm((&block.mapv(f64::from) - &expected).view());
+            let size = (1.0 + norm(jacobians.index_axis(Axis(0), p))) * (1.0 + norm(w.index_axis(Axis(0), p)));
+            let bound = 64.0 * kernels::rounding(decoder) * (size * size + norm(expected));
+            prop_assert!(error <= bound, "error {error:e}, bound {bound:e}: {block} instead of {expected}");
+            prop_assert_eq!(block, block.t());
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(cases(100))]
+
+        #[test]
+        fn energies_are_the_references(plan in plans(), count in 0usize..12, points in 2usize..40) {
+            energies_agree(&kernels::device(), &plan.decoder(), count, points, plan.seed ^ 1)?;
+        }
+
+        #[test]
+        fn adjoint_hessians_are_the_references(plan in plans(), points in 0usize..60) {
+            hessians_agree(&kernels::device(), &plan.decoder(), points, plan.seed ^ 1)?;
+        }
+    }
+
+    #[test]
+    fn any_number_of_latents() {
+        for d in [1, 2, 8, 17, 64, 100] {
+            let decoder = Random(3).decoder(&[d, 40, 70], Activation::Gelu, Activation::Tanh);
+            hessians_agree(&kernels::device(), &decoder, 5, 4).unwrap();
+        }
+    }
+
+    #[test]
+    fn small_energies_and_adjoint_hessians() {
+        for widths in [&[3, 4][..], &[9, 5, 1], &[1, 3, 6, 2], &[2, 64, 64, 64]] {
+            let decoder = Random(7).decoder(widths, Activation::Tanh, Activation::Identity);
+            energies_agree(&kernels::careful_device(), &decoder, 2, 3, 8).unwrap();
+            hessians_agree(&kernels::careful_device(), &decoder, 3, 8).unwrap();
+        }
+    }
+}

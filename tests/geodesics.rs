@@ -218,3 +218,103 @@ fn golden_curves_are_geodesics() {
         }
     }
 }
+
+/// The CUDA path against the processor.
+#[cfg(feature = "emulator")]
+mod kernel {
+    use super::fixtures::{Random, cases, cast, decoder, gap, golden, kernels, model, plans, widen};
+    use super::{ends_are_kept, mean_iterations, solve};
+    use ndarray::s;
+    use proptest::prelude::*;
+    use pullback::{Activation, Geodesics, Options, Status};
+
+    /// Solved on both paths, the curves agree in their energies; 1 % of the pairs may end in another local minimum.
+    fn reaches_the_same_energies(name: &str, count: usize) {
+        let (golden, decoder) = (golden(name), decoder(name));
+        let part = s![..count, ..];
+        let (starts, ends) = (cast(&golden.starts.slice(part).to_owned()), cast(&golden.ends.slice(part).to_owned()));
+        let found = kernels::model(&decoder).geodesics(starts.view(), ends.view(), &Options::default()).unwrap();
+        let exact = model::<f64>(&decoder).energy(widen(&found.curves).view()).unwrap().energy;
+        let expected = solve(name);
+        ends_are_kept(&found, starts.view(), ends.view());
+        let mut same = 0;
+        for c in 0..count {
+            assert_eq!(found.status[c], Status::Converged, "{name}, curve {c}");
+            assert!(exact[c] <= golden.straight_energy[c], "{name}, curve {c}");
+            assert!(gap(found.energy[c].into(), exact[c]) < 1e-5, "{name}, curve {c}: {} is {}", found.energy[c], exact[c]);
+            same += usize::from(gap(exact[c], expected.exact.energy[c]) <= 1e-4);
+        }
+        assert!(same as f64 >= 0.99 * count as f64, "{name}: {same} of {count} pairs agree");
+        let (passes, theirs) = (mean_iterations(&found), mean_iterations(&expected.found));
+        assert!(passes <= 1.2 * theirs, "{name}: {passes} passes, {theirs} on the processor");
+    }
+
+    #[test]
+    fn digits_in_two_dimensions_reach_the_processors_energies() {
+        reaches_the_same_energies("digits-d2-tanh", 128);
+    }
+
+    #[test]
+    fn digits_in_eight_dimensions_reach_the_processors_energies() {
+        reaches_the_same_energies("digits-d8-softplus", 100);
+    }
+
+    fn ends_well(found: &Geodesics<f32>) -> Result<(), TestCaseError> {
+        for c in 0..found.len() {
+            prop_assert!(found.status[c] != Status::NonFinite, "curve {c}");
+            prop_assert!(found.energy[c].is_finite() && found.curves.iter().all(|x| x.is_finite()), "curve {c}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(cases(60))]
+
+        /// Every shape of decoder and curve: no curve costs more than on the processor by more than rounding and another minimum can.
+        #[test]
+        fn random_decoders_end_as_on_the_processor(plan in plans(), segments in 2usize..20, count in 0usize..5) {
+            let decoder = plan.decoder();
+            let mut random = Random(plan.seed ^ 1);
+            let (starts, ends) = (cast(&random.array((count, plan.latent_dim))), cast(&random.array((count, plan.latent_dim))));
+            let options = Options { segments, ..Options::default() };
+            let found = kernels::model(&decoder).geodesics(starts.view(), ends.view(), &options).unwrap();
+            let on_cpu = model::<f32>(&decoder).geodesics(starts.view(), ends.view(), &options).unwrap();
+            ends_are_kept(&found, starts.view(), ends.view());
+            ends_well(&found)?;
+            for c in 0..count {
+                // Random decoders of few outputs can be nearly flat, and their minima many.
+                let bound = 1.05 * on_cpu.energy[c] + 1e-5;
+                prop_assert!(found.energy[c] <= bound, "curve {c}: {} instead of {}", found.energy[c], on_cpu.energy[c]);
+            }
+        }
+    }
+
+    /// Latents of many dimensions: blocks beyond shared memory's size, and threads of their own number for every size.
+    #[test]
+    fn many_latents() {
+        for d in [1, 9, 33, 64, 180] {
+            let decoder = Random(5).decoder(&[d, 60, d + 3], Activation::Tanh, Activation::Identity);
+            let mut random = Random(6);
+            let (starts, ends) = (cast(&random.array((2, d))), cast(&random.array((2, d))));
+            let options = Options { segments: 6, ..Options::default() };
+            let found = kernels::model(&decoder).geodesics(starts.view(), ends.view(), &options).unwrap();
+            let on_cpu = model::<f32>(&decoder).geodesics(starts.view(), ends.view(), &options).unwrap();
+            for c in 0..2 {
+                assert_eq!(found.status[c], on_cpu.status[c], "d = {d}");
+                assert!(gap(found.energy[c].into(), on_cpu.energy[c].into()) < 1e-4, "d = {d}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_geodesics() {
+        for (widths, segments) in [(&[2, 5, 4][..], 3), (&[9, 7, 3, 10], 2), (&[1, 3], 4), (&[2, 64, 64, 64], 16)] {
+            let decoder = Random(7).decoder(widths, Activation::Silu, Activation::Identity);
+            let mut random = Random(8);
+            let (starts, ends) = (cast(&random.array((3, widths[0]))), cast(&random.array((3, widths[0]))));
+            let options = Options { segments, ..Options::default() };
+            let model = kernels::careful_device().load(&decoder).unwrap();
+            ends_well(&model.geodesics(starts.view(), ends.view(), &options).unwrap()).unwrap();
+        }
+    }
+}

@@ -61,3 +61,55 @@ fn the_volume_is_the_root_of_the_determinant() {
         assert!(*volume <= 1e-7 * size, "a rank of 2 in 3 dimensions has the volume {volume}");
     }
 }
+
+/// The kernels of the CUDA path against float64 on the processor.
+#[cfg(feature = "emulator")]
+mod kernel {
+    use super::fixtures::{Random, cases, kernels, model, norm, plans, widen};
+    use ndarray::Axis;
+    use proptest::prelude::*;
+    use pullback::{Activation, Decoder, Device};
+
+    fn agrees(device: &Device, decoder: &Decoder, points: usize, seed: u64) -> Result<(), TestCaseError> {
+        let z = Random(seed).array((points, decoder.latent_dim())).mapv(|x| x as f32);
+        let found = device.load(decoder).unwrap().metric(z.view()).unwrap();
+        let reference = model::<f64>(decoder);
+        let z = widen(&z);
+        let (expected, jacobians) = (reference.metric(z.view()).unwrap(), reference.jacobian(z.view()).unwrap());
+        prop_assert_eq!(found.dim(), expected.dim());
+        for (p, metric) in found.axis_iter(Axis(0)).enumerate() {
+            let expected = expected.index_axis(Axis(0), p);
+            let error = norm((&metric.mapv(f64::from) - &expected).view());
+            let size = norm(jacobians.index_axis(Axis(0), p));
+            let bound = 32.0 * kernels::rounding(decoder) * (1.0 + size * size);
+            prop_assert!(error <= bound, "error {error:e}, bound {bound:e}: {metric} instead of {expected}");
+            prop_assert_eq!(metric, metric.t());
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(cases(120))]
+
+        #[test]
+        fn metrics_are_the_references(plan in plans(), points in 0usize..80) {
+            agrees(&kernels::device(), &plan.decoder(), points, plan.seed ^ 1)?;
+        }
+    }
+
+    #[test]
+    fn any_number_of_latents() {
+        for d in [1, 2, 3, 4, 5, 8, 9, 17, 64, 100] {
+            let decoder = Random(3).decoder(&[d, 40, 70], Activation::Softplus, Activation::Identity);
+            agrees(&kernels::device(), &decoder, 9, 4).unwrap();
+        }
+    }
+
+    #[test]
+    fn small_metrics() {
+        for widths in [&[3, 4][..], &[9, 5, 1], &[1, 3, 6, 2], &[2, 64, 64, 64]] {
+            let decoder = Random(7).decoder(widths, Activation::Tanh, Activation::Sin);
+            agrees(&kernels::careful_device(), &decoder, 4, 8).unwrap();
+        }
+    }
+}

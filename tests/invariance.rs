@@ -26,7 +26,9 @@ fn assert_same(what: &str, one: &Geodesics<f32>, a: usize, other: &Geodesics<f32
         let sizes = [g.energy[c], g.length[c], g.gradient_norm[c]].map(f32::to_bits);
         (curve, sizes, g.iterations[c], g.status[c])
     };
-    assert!(numbers(one, a) == numbers(other, b), "{what}: curve {a} is another one");
+    let (left, right) = (numbers(one, a), numbers(other, b));
+    assert_eq!((left.1, left.2, left.3), (right.1, right.2, right.3), "{what}: curve {a} has other numbers");
+    assert!(left.0 == right.0, "{what}: curve {a} is another one");
 }
 
 #[test]
@@ -205,5 +207,102 @@ fn geodesics_of_a_turned_decoder_cost_the_same() {
     let energies = concatenate(Axis(0), &[solve(&decoder).view()]).unwrap();
     for (one, other) in energies.iter().zip(solve(&rotated(&decoder, &mut Random(13)))) {
         assert!(gap(*one, other) < 1e-7, "{one} and {other}");
+    }
+}
+
+/// The same of the CUDA path.
+#[cfg(feature = "emulator")]
+mod kernel {
+    use super::fixtures::{Random, decoder, kernels};
+    use super::{assert_same, pairs, solve};
+    use ndarray::{Axis, s};
+    use pullback::{Activation, Device, EmulatorOptions, Error, Options};
+
+    const NAME: &str = "digits-d2-tanh";
+
+    #[test]
+    fn runs_repeat() {
+        let (model, (starts, ends)) = (kernels::model(&decoder(NAME)), pairs(NAME, 40));
+        let (first, second) = (solve(&model, starts.view(), ends.view()), solve(&model, starts.view(), ends.view()));
+        (0..first.len()).for_each(|c| assert_same(NAME, &first, c, &second, c));
+        assert_eq!(model.metric(starts.view()).unwrap(), model.metric(starts.view()).unwrap());
+    }
+
+    #[test]
+    fn neither_batch_nor_order_matter() {
+        let (model, (starts, ends)) = (kernels::model(&decoder(NAME)), pairs(NAME, 40));
+        let all = solve(&model, starts.view(), ends.view());
+        let part = s![13..20, ..];
+        let some = solve(&model, starts.slice(part), ends.slice(part));
+        (0..7).for_each(|c| assert_same(NAME, &some, c, &all, 13 + c));
+        let (mut back, mut back_ends) = (starts.clone(), ends.clone());
+        back.invert_axis(Axis(0));
+        back_ends.invert_axis(Axis(0));
+        let reversed = solve(&model, back.view(), back_ends.view());
+        (0..40).for_each(|c| assert_same(NAME, &reversed, 39 - c, &all, c));
+    }
+
+    /// One curve whose values overflow ends alone.
+    #[test]
+    fn a_poisoned_neighbour_does_not_matter() {
+        let (model, (mut starts, ends)) = (kernels::model(&decoder(NAME)), pairs(NAME, 12));
+        let healthy = solve(&model, starts.view(), ends.view());
+        starts.row_mut(5).fill(f32::MAX);
+        let poisoned = solve(&model, starts.view(), ends.view());
+        (0..12).filter(|&c| c != 5).for_each(|c| assert_same(NAME, &poisoned, c, &healthy, c));
+    }
+
+    fn emulator(memory: u64) -> Device {
+        let mut options = EmulatorOptions::default();
+        options.memory = memory;
+        kernels::emulator(&options)
+    }
+
+    /// With little memory fewer curves are in work at once, through a ring that turns many times: the same curves, to the bit.
+    #[test]
+    fn little_memory_changes_nothing() {
+        let (decoder, (starts, ends)) = (decoder(NAME), pairs(NAME, 40));
+        let plenty = emulator(1 << 30).load(&decoder).unwrap();
+        let all = solve(&plenty, starts.view(), ends.view());
+        let metrics = plenty.metric(starts.view()).unwrap();
+        for memory in [1 << 20, 400 << 10] {
+            let model = emulator(memory).load(&decoder).unwrap();
+            let found = solve(&model, starts.view(), ends.view());
+            (0..all.len()).for_each(|c| assert_same("little memory", &found, c, &all, c));
+            assert_eq!(model.metric(starts.view()).unwrap(), metrics);
+        }
+    }
+
+    /// Too little for a single curve is an error, and the model goes on with what fits.
+    #[test]
+    fn too_little_memory_is_an_error() {
+        let (decoder, (starts, ends)) = (decoder(NAME), pairs(NAME, 4));
+        let model = emulator(300 << 10).load(&decoder).unwrap();
+        let options = Options { segments: 4096, ..Options::default() };
+        let error = model.geodesics(starts.view(), ends.view(), &options).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { .. }) && !error.is_fatal(), "{error}");
+        assert!(error.to_string().starts_with("emulator: out of memory: "), "{error}");
+        assert!(model.decode(starts.view()).is_ok());
+        let tiny = emulator(1 << 10).load(&decoder);
+        assert!(matches!(tiny, Err(Error::OutOfMemory { .. })));
+    }
+
+    /// A launch that fails is an error of that call alone.
+    #[test]
+    fn a_failed_launch_is_an_error() {
+        let (decoder, (starts, ends)) = (decoder(NAME), pairs(NAME, 4));
+        let mut options = EmulatorOptions::default();
+        options.failing_kernel = Some("decide".into());
+        let model = kernels::emulator(&options).load(&decoder).unwrap();
+        let error = model.geodesics(starts.view(), ends.view(), &Options::default()).unwrap_err();
+        assert!(matches!(error, Error::Cuda { .. }) && !error.is_fatal() && error.to_string().contains("decide"), "{error}");
+        assert!(model.metric(starts.view()).is_ok());
+    }
+
+    #[test]
+    fn float64_is_refused() {
+        let decoder = Random(1).decoder(&[2, 3], Activation::Tanh, Activation::Identity);
+        let error = kernels::device().load_as::<f64>(&decoder).err().unwrap();
+        assert!(error.to_string().contains("expected f32"), "{error}");
     }
 }

@@ -65,3 +65,50 @@ proptest! {
         prop_assert_eq!(offset, decoder.data_dim());
     }
 }
+
+/// The kernels of the CUDA path against float64 on the processor.
+#[cfg(feature = "emulator")]
+mod kernel {
+    use super::fixtures::{Random, cases, kernels, model, norm, plans, widen};
+    use ndarray::Axis;
+    use proptest::prelude::*;
+    use pullback::{Activation, Decoder, Device};
+
+    fn agrees(device: &Device, decoder: &Decoder, points: usize, seed: u64) -> Result<(), TestCaseError> {
+        let z = Random(seed).array((points, decoder.latent_dim())).mapv(|x| x as f32);
+        let found = device.load(decoder).unwrap().jacobian(z.view()).unwrap();
+        let expected = model::<f64>(decoder).jacobian(widen(&z).view()).unwrap();
+        prop_assert_eq!(found.dim(), expected.dim());
+        for (columns, expected) in found.axis_iter(Axis(0)).zip(expected.axis_iter(Axis(0))) {
+            let error = norm((&columns.mapv(f64::from) - &expected).view());
+            let bound = 16.0 * kernels::rounding(decoder) * (1.0 + norm(expected));
+            prop_assert!(error <= bound, "error {error:e}, bound {bound:e}: {columns} instead of {expected}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(cases(120))]
+
+        #[test]
+        fn columns_are_the_references(plan in plans(), points in 0usize..80) {
+            agrees(&kernels::device(), &plan.decoder(), points, plan.seed ^ 1)?;
+        }
+    }
+
+    #[test]
+    fn any_number_of_latents() {
+        for d in [1, 2, 17, 64, 100] {
+            let decoder = Random(3).decoder(&[d, 40, 70], Activation::Silu, Activation::Sigmoid);
+            agrees(&kernels::device(), &decoder, 9, 4).unwrap();
+        }
+    }
+
+    #[test]
+    fn small_decoders_of_one_to_three_layers() {
+        for widths in [&[3, 4][..], &[2, 5, 1], &[1, 3, 6, 2], &[2, 64, 64, 64]] {
+            let decoder = Random(7).decoder(widths, Activation::Tanh, Activation::Identity);
+            agrees(&kernels::careful_device(), &decoder, 4, 8).unwrap();
+        }
+    }
+}

@@ -68,10 +68,7 @@ bool Worker::run(const Launch& launch, uint32_t block, Fault& fault) {
 
     if (failed_) {
         free_.clear();
-        for (const auto& stack : stacks_) {
-            stack->clean();
-            free_.push_back(stack.get());
-        }
+        for (const auto& stack : stacks_) free_.push_back(stack.get());
     }
     return !failed_;
 }
@@ -219,6 +216,7 @@ Stack* Worker::take_stack() {
     }
     Stack* stack = free_.back();
     free_.pop_back();
+    stack->clean();
     return stack;
 }
 
@@ -276,8 +274,7 @@ void Worker::fail_with(uint32_t thread, const char* format, va_list arguments) {
     failed_ = true;
     fault_->thread = thread;
     vsnprintf(fault_->what, sizeof fault_->what, format, arguments);
-    Context nowhere;
-    nowhere.go(main_, true);
+    threads_[here.thread.x].context.go(main_, true);
     __builtin_unreachable();
 }
 

@@ -35,7 +35,7 @@ struct Registration {
 };
 
 // The structure is copied for every thread: behind a reference, each store through a pointer might change it.
-#define KERNEL(name, Params, bound)                                                                    \
+#define KERNEL(name, Params, bound, blocks)                                                                  \
     void name(const Params);                                                                           \
     const Registration name##_registration(#name, sizeof(Params), bound, [](const void* params) {      \
         static_assert(alignof(Params) <= 16 && sizeof(Params) <= 4096, "what a launch can pass");      \

@@ -51,7 +51,7 @@ class Stack {
 
     char* low() const { return mapping_ + page(); }
 
-    /// After a fiber was abandoned its frames are still poisoned.
+    /// What was left without a return is still poisoned.
     void clean() const {
 #ifdef PULLBACK_ASAN
         __asan_unpoison_memory_region(low(), BYTES);

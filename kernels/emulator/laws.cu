@@ -10,7 +10,7 @@ struct LawParams {
 };
 
 /// out[b] = the sum of the block's threads' shares of in[0..n]: first in shared memory, halving, then by shuffles; both must agree.
-KERNEL(law_sum, LawParams, 256) {
+KERNEL(law_sum, LawParams, 256, 1) {
     SHARED(float, partial, 256);
     SHARED(float, of_warp, 8);
     float sum = 0;
@@ -37,12 +37,12 @@ KERNEL(law_sum, LawParams, 256) {
 }
 
 /// out[i] = 2 · in[i]; no thread waits for another.
-KERNEL(law_double, LawParams, 1024) {
+KERNEL(law_double, LawParams, 1024, 1) {
     for (u32 i = grid_thread(); i < p.n; i += grid_threads()) p.out[i] = 2 * p.in[i];
 }
 
 /// Each block turns 4 · 64 numbers round, through dynamic shared memory, four at a time.
-KERNEL(law_reverse, LawParams, 64) {
+KERNEL(law_reverse, LawParams, 64, 1) {
     DYNAMIC_SHARED(float, tile);
     const u32 first = blockIdx.x * 256, i = threadIdx.x;
     store4(tile + 4 * i, load4(p.in + first + 4 * i));
@@ -52,7 +52,7 @@ KERNEL(law_reverse, LawParams, 64) {
 }
 
 /// What only lanes of one warp share is ordered by __syncwarp, within halves of a warp, too; and shuffles of every type and width.
-KERNEL(law_warps, LawParams, 128) {
+KERNEL(law_warps, LawParams, 128, 1) {
     SHARED(u32, word, 128);
     SHARED(u8, byte, 128); // neighbours write bytes of one word
     const u32 i = threadIdx.x, mask = lane() < 16 ? 0x0000ffffu : 0xffff0000u;
@@ -76,13 +76,13 @@ KERNEL(law_warps, LawParams, 128) {
 }
 
 /// Half of the threads skip a barrier.
-KERNEL(fault_barrier_skipped, LawParams, 256) {
+KERNEL(fault_barrier_skipped, LawParams, 256, 1) {
     if (threadIdx.x < 64) __syncthreads();
     if (threadIdx.x == 0) p.out[0] = 1;
 }
 
 /// Two halves wait at two barriers.
-KERNEL(fault_barriers_differ, LawParams, 256) {
+KERNEL(fault_barriers_differ, LawParams, 256, 1) {
     if (threadIdx.x < 64) {
         __syncthreads();
     } else {
@@ -91,23 +91,23 @@ KERNEL(fault_barriers_differ, LawParams, 256) {
 }
 
 /// A lane leaves before its warp's shuffle.
-KERNEL(fault_lane_missing, LawParams, 256) {
+KERNEL(fault_lane_missing, LawParams, 256, 1) {
     if (threadIdx.x == 37) return;
     p.out[threadIdx.x] = __shfl_xor_sync(ALL_LANES, 1.0f, 1);
 }
 
 /// Lanes of one warp at different shuffles.
-KERNEL(fault_shuffles_differ, LawParams, 256) {
+KERNEL(fault_shuffles_differ, LawParams, 256, 1) {
     const float value = 1;
     p.out[threadIdx.x] = lane() < 16 ? __shfl_xor_sync(ALL_LANES, value, 1) : //
                              __shfl_xor_sync(ALL_LANES, value, 2);
 }
 
 /// A lane calls a meeting of others.
-KERNEL(fault_lane_not_in_mask, LawParams, 256) { __syncwarp(0x0000ffffu); }
+KERNEL(fault_lane_not_in_mask, LawParams, 256, 1) { __syncwarp(0x0000ffffu); }
 
 /// A barrier is missing between write and read.
-KERNEL(fault_read_after_write, LawParams, 256) {
+KERNEL(fault_read_after_write, LawParams, 256, 1) {
     SHARED(float, row, 256);
     row[threadIdx.x] = 0;
     __syncthreads();
@@ -117,7 +117,7 @@ KERNEL(fault_read_after_write, LawParams, 256) {
 }
 
 /// A barrier is missing between read and write, as where a tile is overwritten too early.
-KERNEL(fault_write_after_read, LawParams, 256) {
+KERNEL(fault_write_after_read, LawParams, 256, 1) {
     SHARED(float, row, 256);
     row[threadIdx.x] = 1;
     __syncthreads();
@@ -126,7 +126,7 @@ KERNEL(fault_write_after_read, LawParams, 256) {
 }
 
 /// As above inside one warp: only half of it meets.
-KERNEL(fault_race_in_warp, LawParams, 256) {
+KERNEL(fault_race_in_warp, LawParams, 256, 1) {
     SHARED(float, row, 256);
     row[threadIdx.x] = 0;
     __syncthreads();
@@ -136,19 +136,19 @@ KERNEL(fault_race_in_warp, LawParams, 256) {
 }
 
 /// Two threads write one word.
-KERNEL(fault_two_writes, LawParams, 256) {
+KERNEL(fault_two_writes, LawParams, 256, 1) {
     SHARED(float, total, 1);
     total[0] = float(threadIdx.x);
 }
 
-/// in[0] is an index, here too large by one, or far below the array.
-KERNEL(fault_index, LawParams, 256) {
+/// n is an index: too large by one, or far below the array.
+KERNEL(fault_index, LawParams, 256, 1) {
     SHARED(float, row, 256);
     row[int(p.n)] = 1;
 }
 
 /// Nobody wrote what is read.
-KERNEL(fault_unwritten, LawParams, 256) {
+KERNEL(fault_unwritten, LawParams, 256, 1) {
     SHARED(float, row, 256);
     if (threadIdx.x != 5) row[threadIdx.x] = 1;
     __syncthreads();
@@ -156,31 +156,31 @@ KERNEL(fault_unwritten, LawParams, 256) {
 }
 
 /// 16 bytes at once at an odd place.
-KERNEL(fault_unaligned, LawParams, 256) {
+KERNEL(fault_unaligned, LawParams, 256, 1) {
     SHARED(float, row, 256);
     store4(row + 1, make_float4(0, 0, 0, 0));
 }
 
 /// Only one thread, deep in the grid, is at fault.
-KERNEL(fault_in_one_block, LawParams, 256) {
+KERNEL(fault_in_one_block, LawParams, 256, 1) {
     if (blockIdx.x >= p.n && threadIdx.x == 64) return;
     __syncthreads();
 }
 
 /// Nothing but n barriers, to measure a switch.
-KERNEL(law_barriers, LawParams, 1024) {
+KERNEL(law_barriers, LawParams, 1024, 1) {
     for (u32 i = 0; i < p.n; ++i) __syncthreads();
 }
 
 /// Nothing but n meetings of a warp.
-KERNEL(law_shuffles, LawParams, 1024) {
+KERNEL(law_shuffles, LawParams, 1024, 1) {
     u32 value = threadIdx.x;
     for (u32 i = 0; i < p.n; ++i) value = __shfl_xor_sync(ALL_LANES, value, 1);
     if (value == ALL_LANES) *p.count = value;
 }
 
 /// Products of 8×8 tiles of two rows in shared memory: the inner loop of every matrix product, to see what is made of it.
-KERNEL(law_products, LawParams, 256) {
+KERNEL(law_products, LawParams, 256, 1) {
     SHARED(float, left, 1024);
     SHARED(float, right, 1024);
     for (u32 i = threadIdx.x; i < 1024; i += blockDim.x) left[i] = right[i] = 1.0f / float(i + 1);

@@ -24,7 +24,6 @@ struct Site {
     const char* file;
     uint32_t line;
 };
-inline bool operator==(Site a, Site b) { return a.line == b.line && a.file == b.file; }
 
 /// What threads wait at.
 enum class Meeting : uint32_t { syncthreads, syncwarp, shuffle, vote };

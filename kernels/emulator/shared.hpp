@@ -35,7 +35,8 @@ struct Value<const T> {
     using Type = T;
 };
 
-/// An element: converting it reads, assigning to it writes.
+/// An element: converting it reads, assigning to it writes. Where a kernel's type is deduced (`auto`, the value of a shuffle), it has
+/// to say the type: float(tile[i]).
 template <class T>
 class Element {
     using Plain = typename Value<T>::Type;

@@ -37,25 +37,30 @@ struct Layout {
     kept: usize,
     /// Numbers by point: hidden values, or tangents and adjoints; never both at once.
     transient: usize,
-    /// Numbers by curve in one half of the ring.
-    ring: usize,
+    /// Numbers by curve in the ring: pairs that come in, curves that go out.
+    input: usize,
+    output: usize,
 }
 
 impl Layout {
-    fn new(network: &DeviceNetwork, segments: usize, from_curves: bool) -> Self {
+    fn new(network: &DeviceNetwork, segments: usize, pairs: Pairs) -> Self {
         let (d, stride) = (network.latent_dim, segments + 1);
         let squares = 4 * d * d; // gram, off, curvature, blocks
         let rows = (2 + 1 + 1 + LEVELS.len()) * d; // points, trial, gradient, sides, steps
         let lists = 3;
         let kept = squares + rows + 1 + lists + network.data_dim + Jets::width(network, Order::Second);
         let transient = 2 * network.widest + network.tangent_width();
-        let initial = if from_curves { stride * d } else { 2 * d };
-        Self { stride, d, kept, transient, ring: initial + stride * d + 8 }
+        let input = match pairs {
+            Pairs::Lines => 2 * d,
+            Pairs::Curves => stride * d,
+            Pairs::OnDevice(..) => 0,
+        };
+        Self { stride, d, kept, transient, input, output: stride * d + 8 }
     }
 
     /// Bytes that one slot takes, its places in the ring included.
     fn slot_bytes(&self) -> usize {
-        (self.stride * (self.kept + self.transient) + 2 * self.ring + 2) * size_of::<f32>() + CURVE_BYTES
+        (self.stride * (self.kept + self.transient) + 2 * (self.input + self.output) + 2) * size_of::<f32>() + CURVE_BYTES
     }
 
     /// Slots for `count` curves in `free` bytes; numbers of points and tangents fit into 32 bits.
@@ -66,6 +71,17 @@ impl Layout {
     }
 }
 
+/// Where the pairs come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pairs {
+    /// From the host, as two latents each.
+    Lines,
+    /// From the host, as curves `[N + 1, d]`.
+    Curves,
+    /// Starts and ends `[C, d]` that stand on the device already.
+    OnDevice(Address, Address),
+}
+
 /// One half of the ring.
 #[derive(Default)]
 struct Half {
@@ -73,6 +89,8 @@ struct Half {
     jobs: Vec<usize>,
     /// Pairs ever given to this half; the device counts those that it has finished.
     given: u32,
+    /// Full, until its curves have been handed out.
+    sealed: bool,
 }
 
 /// Curves in work on a device.
@@ -82,6 +100,7 @@ pub(crate) struct CudaBackend<'a> {
     copies: Stream,
     graph: Option<Graph>,
     network: &'a DeviceNetwork,
+    pairs: Pairs,
     batch: Batch,
     values: Address,
     transient: Address,
@@ -125,13 +144,13 @@ impl<'a> CudaBackend<'a> {
         grids: &[usize],
         policy: &Policy,
         count: usize,
-        from_curves: bool,
+        pairs: Pairs,
     ) -> Result<Self> {
         let segments = grids.iter().copied().max().unwrap_or(2);
-        let layout = Layout::new(network, segments, from_curves);
+        let layout = Layout::new(network, segments, pairs);
         let mut slots = layout.slots(count, platform.free_memory()?);
         loop {
-            match Self::with_slots(platform, network, &layout, grids, policy, slots, from_curves) {
+            match Self::with_slots(platform, network, &layout, grids, policy, slots, pairs) {
                 Err(Error::OutOfMemory { .. }) if slots > 1 => slots /= 2,
                 other => return other,
             }
@@ -145,7 +164,7 @@ impl<'a> CudaBackend<'a> {
         grids: &[usize],
         policy: &Policy,
         slots: usize,
-        from_curves: bool,
+        pairs: Pairs,
     ) -> Result<Self> {
         let (d, stride, ring) = (layout.d, layout.stride, 2 * slots);
         let compute = Stream::new(platform)?;
@@ -161,12 +180,16 @@ impl<'a> CudaBackend<'a> {
         };
         let curves = Buffer::<u8>::new(platform, slots * CURVE_BYTES)?;
         let counters = Buffer::<u32>::new(platform, counter::COUNT)?;
-        let input_width = if from_curves { stride * d } else { 2 * d };
-        let ring_inputs = Buffer::<f32>::new(platform, ring * input_width)?;
+        let ring_inputs = Buffer::<f32>::new(platform, ring * layout.input)?;
         let ring_points = Buffer::<f32>::new(platform, ring * stride * d)?;
         let ring_numbers = Buffer::<f64>::new(platform, ring * 3)?;
         let ring_codes = Buffer::<u32>::new(platform, ring * 2)?;
         let curved = network.layers().any(|l| l.has_second);
+        let (starts, ends, initial) = match pairs {
+            Pairs::Lines => (ring_inputs.address(), ring_inputs.at(ring * d), 0),
+            Pairs::Curves => (0, 0, ring_inputs.address()),
+            Pairs::OnDevice(starts, ends) => (starts, ends, 0),
+        };
         let jets_at = place(points * Jets::width(network, Order::Second));
         let curvature = place(points * d * d);
         let batch = Batch {
@@ -188,14 +211,15 @@ impl<'a> CudaBackend<'a> {
             step_curves: place(slots),
             search_ids: place(points),
             workspace: place(workspace),
-            starts: if from_curves { 0 } else { ring_inputs.address() },
-            ends: if from_curves { 0 } else { ring_inputs.at(ring * d) },
-            initial: if from_curves { ring_inputs.address() } else { 0 },
+            starts,
+            ends,
+            initial,
             out_points: ring_points.address(),
             out_numbers: ring_numbers.address(),
             out_iterations: ring_codes.address(),
             out_status: ring_codes.at(ring),
             ring: ring as u32,
+            input_ring: if layout.input == 0 { u32::MAX } else { ring as u32 },
             slots: slots as u32,
             stride: stride as u32,
             latent_dim: d as u32,
@@ -207,6 +231,7 @@ impl<'a> CudaBackend<'a> {
             copies: Stream::new(platform)?,
             graph: None,
             network,
+            pairs,
             batch,
             values: place(points * network.data_dim),
             transient: place(points * layout.transient),
@@ -224,7 +249,7 @@ impl<'a> CudaBackend<'a> {
             polls: Pinned::new(platform, 2 * counter::COUNT)?,
             limits: Pinned::new(platform, LIMITS)?,
             limit_uploads: 0,
-            inputs: Pinned::new(platform, ring * input_width)?,
+            inputs: Pinned::new(platform, ring * layout.input)?,
             outputs: Pinned::new(platform, slots * stride * d)?,
             numbers: Pinned::new(platform, slots * 3)?,
             codes: Pinned::new(platform, slots * 2)?,
@@ -252,13 +277,6 @@ impl<'a> CudaBackend<'a> {
         self.batch.slots as usize * self.batch.stride as usize
     }
 
-    /// Goes on to fill the other half where this one is full and that one empty.
-    fn turn(&mut self) {
-        if self.free() == 0 && self.halves[1 - self.filling].jobs.is_empty() {
-            self.filling = 1 - self.filling;
-        }
-    }
-
     /// Sends the pairs that were admitted since the last round, and lets the device take them.
     fn release(&mut self) -> Result<()> {
         let (d, ring) = (self.batch.latent_dim as usize, 2 * self.window);
@@ -268,13 +286,17 @@ impl<'a> CudaBackend<'a> {
             let count = (self.given - from).min(ring - at);
             // SAFETY: these places are written again only when their pairs have come back, long after this copy.
             unsafe {
-                if self.batch.initial == 0 {
-                    for part in [at * d, (ring + at) * d] {
-                        self.copies.upload((&self.ring_inputs, part), (&self.inputs, part), count * d)?;
+                match self.pairs {
+                    Pairs::Lines => {
+                        for part in [at * d, (ring + at) * d] {
+                            self.copies.upload((&self.ring_inputs, part), (&self.inputs, part), count * d)?;
+                        }
                     }
-                } else {
-                    let width = d * self.batch.stride as usize;
-                    self.copies.upload((&self.ring_inputs, at * width), (&self.inputs, at * width), count * width)?;
+                    Pairs::Curves => {
+                        let width = d * self.batch.stride as usize;
+                        self.copies.upload((&self.ring_inputs, at * width), (&self.inputs, at * width), count * width)?;
+                    }
+                    Pairs::OnDevice(..) => {}
                 }
             }
             from += count;
@@ -329,12 +351,12 @@ impl<'a> CudaBackend<'a> {
         let at = before * counter::COUNT + counter::FINISHED;
         let finished = [self.polls.as_slice()[at], self.polls.as_slice()[at + 1]];
         for half in 0..2 {
-            let Half { jobs, given } = &self.halves[half];
-            // A half that is being filled is waited for; where no more pairs come, it is the last.
-            let is_whole = jobs.len() == self.window || self.free() > 0;
+            let Half { jobs, given, sealed } = &self.halves[half];
+            // Where there is room left in a half, no more pairs come.
+            let is_whole = *sealed || self.free() > 0;
             if !jobs.is_empty() && is_whole && finished[half] == *given {
                 self.deliver(half, finish)?;
-                self.turn();
+                self.halves[half].sealed = false;
             }
         }
         Ok(())
@@ -350,7 +372,8 @@ impl Backend for CudaBackend<'_> {
     type Scalar = f32;
 
     fn free(&self) -> usize {
-        self.window - self.halves[self.filling].jobs.len()
+        let half = &self.halves[self.filling];
+        if half.sealed { 0 } else { self.window - half.jobs.len() }
     }
 
     fn active(&self) -> usize {
@@ -369,12 +392,17 @@ impl Backend for CudaBackend<'_> {
             Initial::Curve(points) => {
                 inputs[at * points.len()..(at + 1) * points.len()].copy_from_slice(points);
             }
+            Initial::OnDevice => {}
         }
         self.given += 1;
         let half = &mut self.halves[self.filling];
         half.jobs.push(job);
         half.given = half.given.wrapping_add(1);
-        self.turn();
+        if half.jobs.len() == self.window {
+            half.sealed = true;
+            // Halves take turns, whichever is finished first: pair number k stands at k modulo the ring.
+            self.filling = 1 - self.filling;
+        }
         Ok(())
     }
 

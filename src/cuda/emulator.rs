@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// What an emulated device has and does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmulatorOptions {
-    /// Check every access to shared memory: indices out of range, races, words never written. Some fifty times slower. Barriers that
+    /// Check every access to shared memory: indices out of range, races, words never written. Some forty times slower. Barriers that
     /// some threads never reach are found either way.
     pub checked: bool,
     /// Bytes of device memory. Allocations beyond it fail with [`Error::OutOfMemory`]; it need not be there until it is used.

@@ -2,9 +2,26 @@
 //!
 //! `kernels/x.cu`, `src/cuda/x.rs`, `src/cpu/x.rs` and `tests/x.rs` are one operation: the kernel, its launcher, the reference, and
 //! the test that holds the one against the other. Everything `unsafe` in this crate stands here.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | launchers | `decode`, `jacobian`, `gram`, `energy`, `step`, with `launch` for their geometry |
+//! | what is launched on | `network` (weights), `memory` (buffers, streams), `model` (many points), `backend` (many curves) |
+//! | what launches | `platform`, the seam; `driver`, an NVIDIA GPU; `emulator`, the processor |
+//! | compiled kernels | `module`, from `sources` by nvcc, or by `nvrtc` through `compile` and its `cache` |
 
+#[cfg(feature = "cuda")]
+pub(crate) mod array;
 pub(crate) mod backend;
+#[cfg(feature = "cuda")]
+pub(crate) mod cache;
+#[cfg(feature = "cuda")]
+pub(crate) mod compile;
+#[cfg(feature = "cust")]
+mod cust;
 mod decode;
+#[cfg(feature = "cuda")]
+pub(crate) mod driver;
 #[cfg(feature = "emulator")]
 pub(crate) mod emulator;
 mod energy;
@@ -13,6 +30,12 @@ mod jacobian;
 mod launch;
 mod memory;
 pub(crate) mod model;
+#[cfg(feature = "cuda")]
+mod module;
 mod network;
+#[cfg(feature = "cuda")]
+pub(crate) mod nvrtc;
 pub(crate) mod platform;
+#[cfg(feature = "cuda")]
+pub(crate) mod sources;
 mod step;

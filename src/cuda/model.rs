@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::backend::CudaBackend;
+use super::backend::{CudaBackend, Pairs};
 use super::decode::{Jets, decode};
 use super::energy::{AdjointRows, AdjointTargets, Chords, CurveSums, adjoint_pass, seed};
 use super::gram::gram;
@@ -29,6 +29,24 @@ pub(crate) struct CudaModel {
     platform: Arc<dyn Platform>,
     original: DeviceNetwork,
     compressed: DeviceNetwork,
+}
+
+/// Rows of latents.
+#[derive(Clone, Copy)]
+pub(crate) enum Latents<'a> {
+    Host(&'a [f32]),
+    /// An address, and how many numbers stand there.
+    Device(Address, usize),
+}
+
+/// What writes the numbers of a chunk of rows (the first, and how many) to where they are copied from.
+type Stage<'a> = &'a dyn Fn(usize, usize, &mut [f32]);
+
+/// Where an operation's rows come from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Host(Stage<'a>),
+    Device(Address),
 }
 
 /// One operation over rows of numbers.
@@ -101,13 +119,13 @@ impl CudaModel {
         grids: &[usize],
         policy: &Policy,
         count: usize,
-        from_curves: bool,
+        pairs: Pairs,
     ) -> Result<CudaBackend<'_>> {
-        CudaBackend::new(&self.platform, &self.compressed, grids, policy, count, from_curves)
+        CudaBackend::new(&self.platform, &self.compressed, grids, policy, count, pairs)
     }
 
     /// `[P, d]` to `[P, D]`.
-    pub fn decode(&self, latents: &[f32]) -> Result<Vec<f32>> {
+    pub fn decode(&self, latents: Latents<'_>) -> Result<Vec<f32>> {
         let network = &self.original;
         let operation =
             Operation { width_in: network.latent_dim, width_out: network.data_dim, room: 2 * network.widest };
@@ -118,7 +136,7 @@ impl CudaModel {
     }
 
     /// `[P, d]` to `[P, d, D]`.
-    pub fn jacobian(&self, latents: &[f32]) -> Result<Vec<f32>> {
+    pub fn jacobian(&self, latents: Latents<'_>) -> Result<Vec<f32>> {
         let network = &self.original;
         let jets_width = Jets::width(network, Order::First);
         let decoding = 2 * network.widest + network.data_dim;
@@ -134,7 +152,7 @@ impl CudaModel {
     }
 
     /// `[P, d]` to `[P, d, d]`.
-    pub fn metric(&self, latents: &[f32]) -> Result<Vec<f32>> {
+    pub fn metric(&self, latents: Latents<'_>) -> Result<Vec<f32>> {
         let network = &self.compressed;
         let d = network.latent_dim;
         let decoding = 2 * network.widest + network.data_dim;
@@ -166,13 +184,14 @@ impl CudaModel {
         };
         // Every chunk holds its latents first and its adjoints behind them.
         let rows = latents.len() / d;
+        let stage = |from: usize, count: usize, staged: &mut [f32]| {
+            staged[..count * d].copy_from_slice(&latents[from * d..(from + count) * d]);
+            staged[count * d..].copy_from_slice(&adjoints[from * width..(from + count) * width]);
+        };
         self.with_chunks(
             rows,
             &operation,
-            |from, count, staged| {
-                staged[..count * d].copy_from_slice(&latents[from * d..(from + count) * d]);
-                staged[count * d..].copy_from_slice(&adjoints[from * width..(from + count) * width]);
-            },
+            Source::Host(&stage),
             |launcher, chunk| {
                 let (jets, rest) = self.derivatives(network, launcher, chunk, Order::Second)?;
                 let list = RowList::all(chunk.rows);
@@ -201,7 +220,7 @@ impl CudaModel {
             width_out: 4, // two numbers in float64
             room: points * (2 * network.widest + network.data_dim + 1),
         };
-        let sums = self.by_chunks(curves, &operation, |launcher, chunk| {
+        let sums = self.by_chunks(Latents::Host(curves), &operation, |launcher, chunk| {
             let all = chunk.rows * points;
             let list = RowList::all(all);
             let hidden = [chunk.room, chunk.room + bytes(all * network.widest)];
@@ -241,23 +260,30 @@ impl CudaModel {
 
     fn by_chunks(
         &self,
-        input: &[f32],
+        input: Latents<'_>,
         operation: &Operation,
         compute: impl Fn(Launcher<'_>, &Chunk) -> Result<()>,
     ) -> Result<Vec<f32>> {
         let width = operation.width_in;
-        let stage = |from: usize, count: usize, staged: &mut [f32]| {
-            staged.copy_from_slice(&input[from * width..(from + count) * width]);
-        };
-        self.with_chunks(input.len() / width, operation, stage, compute)
+        match input {
+            Latents::Host(numbers) => {
+                let stage = |from: usize, count: usize, staged: &mut [f32]| {
+                    staged.copy_from_slice(&numbers[from * width..(from + count) * width]);
+                };
+                self.with_chunks(numbers.len() / width, operation, Source::Host(&stage), compute)
+            }
+            Latents::Device(address, numbers) => {
+                self.with_chunks(numbers / width, operation, Source::Device(address), compute)
+            }
+        }
     }
 
-    /// Runs an operation over all rows in two lanes: one copies while the other computes. `stage` writes a chunk's numbers.
+    /// Runs an operation over all rows in two lanes: one copies while the other computes.
     fn with_chunks(
         &self,
         rows: usize,
         operation: &Operation,
-        stage: impl Fn(usize, usize, &mut [f32]),
+        source: Source<'_>,
         compute: impl Fn(Launcher<'_>, &Chunk) -> Result<()>,
     ) -> Result<Vec<f32>> {
         let mut out = vec![0.0; rows * operation.width_out];
@@ -282,10 +308,16 @@ impl CudaModel {
             let lane = &mut lanes[turn];
             lane.drain(operation.width_out, &mut out)?;
             let (numbers_in, numbers_out) = (count * operation.width_in, count * operation.width_out);
-            stage(from, count, &mut lane.staged_in.as_mut_slice()[..numbers_in]);
-            // SAFETY: the staged numbers are not touched before `drain` has waited for the stream.
-            unsafe { lane.stream.upload((&lane.input, 0), (&lane.staged_in, 0), numbers_in)? };
-            let (input, out, room) = (lane.input.address(), lane.out.address(), lane.room.address());
+            let input = match source {
+                Source::Host(stage) => {
+                    stage(from, count, &mut lane.staged_in.as_mut_slice()[..numbers_in]);
+                    // SAFETY: the staged numbers are not touched before `drain` has waited for the stream.
+                    unsafe { lane.stream.upload((&lane.input, 0), (&lane.staged_in, 0), numbers_in)? };
+                    lane.input.address()
+                }
+                Source::Device(address) => address + bytes(from * operation.width_in),
+            };
+            let (out, room) = (lane.out.address(), lane.room.address());
             compute(Launcher { stream: &lane.stream }, &Chunk { rows: count, input, out, room })?;
             // SAFETY: likewise.
             unsafe { lane.stream.download((&lane.staged_out, 0), (&lane.out, 0), numbers_out)? };

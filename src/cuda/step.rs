@@ -29,7 +29,7 @@ pub(crate) mod counter {
 /// `Policy` in `kernels/curve.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct Policy {
+pub(crate) struct Policy {
     tolerance: f64,
     coarse_tolerance: f64,
     noise: f64,
@@ -105,13 +105,15 @@ pub(crate) struct Batch {
     pub out_iterations: Address,
     pub out_status: Address,
     pub ring: u32,
+    pub input_ring: u32,
     pub slots: u32,
     pub stride: u32,
     pub latent_dim: u32,
-    grid_count: u32,
-    nested: u32,
-    grids: [u32; MOST_GRIDS],
-    policy: Policy,
+    pub grid_count: u32,
+    pub nested: u32,
+    pub padding: u32,
+    pub grids: [u32; MOST_GRIDS],
+    pub policy: Policy,
 }
 
 impl Batch {
