@@ -49,8 +49,8 @@ functions! {
 }
 
 /// Opens NVRTC: the file or folder that `PULLBACK_NVRTC` names (`none`: no NVRTC at all), or the one that the loader finds, or that of
-/// a toolkit. The error says, in a line, where there is none.
-pub(super) fn open() -> Result<Functions, String> {
+/// a toolkit; and what it was found by. The error says, in a line, where there is none.
+pub(super) fn open() -> Result<(Functions, PathBuf), String> {
     if let Some(named) = env::var_os("PULLBACK_NVRTC").filter(|value| !value.is_empty()) {
         if named == "none" {
             return Err("no NVRTC (PULLBACK_NVRTC=none)".into());
@@ -99,12 +99,12 @@ fn load_builtins(file: &Path) {
     }
 }
 
-fn load(file: &Path) -> Result<Functions, String> {
+fn load(file: &Path) -> Result<(Functions, PathBuf), String> {
     let problem = |error: libloading::Error| format!("{}: {error}", file.display());
     load_builtins(file);
     // SAFETY: the library is NVIDIA's, by its name or by the user's word; its initialisers ask nothing of their caller.
     let library = unsafe { libloading::Library::new(file) }.map_err(problem)?;
     let functions = Functions::load(&library).map_err(problem)?;
     std::mem::forget(library); // its functions are called until the process ends
-    Ok(functions)
+    Ok((functions, file.to_path_buf()))
 }
