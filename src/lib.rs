@@ -56,6 +56,8 @@ mod geodesic;
 mod model;
 mod scalar;
 
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+pub use cuda::array::DeviceArray;
 #[cfg(feature = "emulator")]
 pub use cuda::emulator::EmulatorOptions;
 pub use decoder::{Activation, Decoder, FileOptions, Head, Layer};

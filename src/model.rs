@@ -8,7 +8,12 @@ use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 
 use crate::cpu::model::CpuModel;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
-use crate::cuda::{model::CudaModel, platform::Platform};
+use crate::cuda::{
+    array::DeviceArray,
+    backend::Pairs,
+    model::{CudaModel, Latents},
+    platform::Platform,
+};
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::geodesic::backend::Initial;
@@ -71,7 +76,7 @@ impl<T: Scalar> Model<T> {
         let values = match &self.engine {
             Engine::Cpu(model) => model.decode(rows),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
-            Engine::Cuda(model) => from_device(model.decode(to_device(rows)?)?)?,
+            Engine::Cuda(model) => from_device(model.decode(Latents::Host(to_device(rows)?))?)?,
         };
         Ok(array2(latents.nrows(), self.decoder.data_dim(), values))
     }
@@ -88,7 +93,7 @@ impl<T: Scalar> Model<T> {
         let columns = match &self.engine {
             Engine::Cpu(model) => model.jacobian(rows),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
-            Engine::Cuda(model) => from_device(model.jacobian(to_device(rows)?)?)?,
+            Engine::Cuda(model) => from_device(model.jacobian(Latents::Host(to_device(rows)?))?)?,
         };
         Ok(array3(latents.nrows(), latents.ncols(), self.decoder.data_dim(), columns))
     }
@@ -105,7 +110,7 @@ impl<T: Scalar> Model<T> {
         let metrics = match &self.engine {
             Engine::Cpu(model) => model.metric(rows),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
-            Engine::Cuda(model) => from_device(model.metric(to_device(rows)?)?)?,
+            Engine::Cuda(model) => from_device(model.metric(Latents::Host(to_device(rows)?))?)?,
         };
         Ok(array3(latents.nrows(), latents.ncols(), latents.ncols(), metrics))
     }
@@ -237,6 +242,87 @@ impl<T: Scalar> Model<T> {
         self.solve(starts.nrows(), options, &line, &progress)
     }
 
+    /// [`Model::decode`] of latents that are on the device already, `[P, d]`: nothing is copied there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] where the model is not on a CUDA device, [`Error::Shape`] where the numbers are no whole rows of d.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    pub fn decode_on_device(&self, latents: DeviceArray<'_>) -> Result<Array2<T>> {
+        let (model, rows) = self.on_device("latents", latents)?;
+        let values = from_device(model.decode(Latents::Device(latents.address(), latents.len()))?)?;
+        Ok(array2(rows, self.decoder.data_dim(), values))
+    }
+
+    /// [`Model::jacobian`] of latents that are on the device already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::decode_on_device`].
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    pub fn jacobian_on_device(&self, latents: DeviceArray<'_>) -> Result<Array3<T>> {
+        let (model, rows) = self.on_device("latents", latents)?;
+        let columns = from_device(model.jacobian(Latents::Device(latents.address(), latents.len()))?)?;
+        Ok(array3(rows, self.decoder.latent_dim(), self.decoder.data_dim(), columns))
+    }
+
+    /// [`Model::metric`] of latents that are on the device already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::decode_on_device`].
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    pub fn metric_on_device(&self, latents: DeviceArray<'_>) -> Result<Array3<T>> {
+        let (model, rows) = self.on_device("latents", latents)?;
+        let metrics = from_device(model.metric(Latents::Device(latents.address(), latents.len()))?)?;
+        Ok(array3(rows, self.decoder.latent_dim(), self.decoder.latent_dim(), metrics))
+    }
+
+    /// [`Model::geodesics`] between pairs of latents that are on the device already. A pair that is not finite ends with
+    /// [`Status::NonFinite`](crate::Status::NonFinite).
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::decode_on_device`], and [`Error::Option`] where an option is out of its range.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    pub fn geodesics_on_device(
+        &self,
+        starts: DeviceArray<'_>,
+        ends: DeviceArray<'_>,
+        options: &Options,
+    ) -> Result<Geodesics<T>> {
+        let (_, count) = self.on_device("starts", starts)?;
+        self.on_device("ends", ends)?;
+        if starts.len() != ends.len() {
+            return Err(Error::Shape {
+                what: "ends".into(),
+                expected: format!("{} numbers, as many as starts", starts.len()),
+                found: ends.len().to_string(),
+            });
+        }
+        let pair = |_| Initial::OnDevice(starts.address(), ends.address());
+        self.solve(count, options, &pair, &|_, _| ControlFlow::Continue(())).map(|(geodesics, _)| geodesics)
+    }
+
+    /// The model, and the number of rows in an array on its device.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    fn on_device(&self, what: &str, array: DeviceArray<'_>) -> Result<(&CudaModel, usize)> {
+        let Engine::Cuda(model) = &self.engine else {
+            return Err(Error::Device(format!(
+                "{what}: expected a model on a CUDA device, found one on the processor"
+            )));
+        };
+        let d = self.decoder.latent_dim();
+        if !array.len().is_multiple_of(d) {
+            return Err(Error::Shape {
+                what: what.into(),
+                expected: format!("rows of {d} numbers, the decoder's latent dimension"),
+                found: format!("{} numbers", array.len()),
+            });
+        }
+        Ok((model, array.len() / d))
+    }
+
     /// Geodesics from given initial curves `[C, N + 1, d]`, whose ends stay where they are; `options.segments` must be N.
     ///
     /// # Errors
@@ -285,12 +371,17 @@ impl<T: Scalar> Model<T> {
                 let initial = |job: usize| match initial(job) {
                     Initial::Line(start, end) => Initial::Line(bytemuck::cast_slice(start), bytemuck::cast_slice(end)),
                     Initial::Curve(points) => Initial::Curve(bytemuck::cast_slice(points)),
+                    Initial::OnDevice(starts, ends) => Initial::OnDevice(starts, ends),
                 };
-                let from_curves = count > 0 && matches!(initial(0), Initial::Curve(_));
                 let jobs = Jobs::new(count, &initial, progress);
                 let mut seconds = 0.0;
                 if count > 0 {
-                    let mut backend = model.backend(&grids, &policy, count, from_curves)?;
+                    let pairs = match initial(0) {
+                        Initial::Line(..) => Pairs::Lines,
+                        Initial::Curve(_) => Pairs::Curves,
+                        Initial::OnDevice(starts, ends) => Pairs::OnDevice(starts, ends),
+                    };
+                    let mut backend = model.backend(&grids, &policy, count, pairs)?;
                     jobs.work(&mut backend)?.scatter(&mut geodesics);
                     seconds = backend.device_seconds();
                 }

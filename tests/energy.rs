@@ -154,7 +154,13 @@ mod kernel {
     use proptest::prelude::*;
     use pullback::{Activation, Decoder, Device};
 
-    fn energies_agree(device: &Device, decoder: &Decoder, count: usize, points: usize, seed: u64) -> Result<(), TestCaseError> {
+    fn energies_agree(
+        device: &Device,
+        decoder: &Decoder,
+        count: usize,
+        points: usize,
+        seed: u64,
+    ) -> Result<(), TestCaseError> {
         let curves = Random(seed).array((count, points, decoder.latent_dim())).mapv(|x| x as f32);
         let found = device.load(decoder).unwrap().energy(curves.view()).unwrap();
         let expected = model::<f64>(decoder).energy(widen(&curves).view()).unwrap();
@@ -164,10 +170,8 @@ mod kernel {
             // An error of e in every value changes ½N Σ ‖Δ‖² by N e Σ ‖Δ‖, and N e² where chords vanish.
             let e = 8.0 * kernels::rounding(decoder) * (1.0 + expected.length[c]);
             let bounds = [segments * e * (expected.length[c] + segments * e), segments * e];
-            let errors = [
-                f64::from(found.energy[c]) - expected.energy[c],
-                f64::from(found.length[c]) - expected.length[c],
-            ];
+            let errors =
+                [f64::from(found.energy[c]) - expected.energy[c], f64::from(found.length[c]) - expected.length[c]];
             for (error, bound) in errors.iter().zip(bounds) {
                 prop_assert!(error.abs() <= bound, "curve {c}: error {error:e}, bound {bound:e}");
             }
@@ -182,7 +186,8 @@ mod kernel {
         let found = device.load(decoder).unwrap().adjoint_hessian(z.view(), w.view()).unwrap();
         let reference = model::<f64>(decoder);
         let (z, w) = (widen(&z), widen(&w));
-        let (expected, jacobians) = (reference.adjoint_hessian(z.view(), w.view()).unwrap(), reference.jacobian(z.view()).unwrap());
+        let (expected, jacobians) =
+            (reference.adjoint_hessian(z.view(), w.view()).unwrap(), reference.jacobian(z.view()).unwrap());
         prop_assert_eq!(found.dim(), expected.dim());
         for (p, block) in found.axis_iter(Axis(0)).enumerate() {
             let expected = expected.index_axis(Axis(0), p);

@@ -241,7 +241,12 @@ mod kernel {
         for c in 0..count {
             assert_eq!(found.status[c], Status::Converged, "{name}, curve {c}");
             assert!(exact[c] <= golden.straight_energy[c], "{name}, curve {c}");
-            assert!(gap(found.energy[c].into(), exact[c]) < 1e-5, "{name}, curve {c}: {} is {}", found.energy[c], exact[c]);
+            assert!(
+                gap(found.energy[c].into(), exact[c]) < 1e-5,
+                "{name}, curve {c}: {} is {}",
+                found.energy[c],
+                exact[c]
+            );
             same += usize::from(gap(exact[c], expected.exact.energy[c]) <= 1e-4);
         }
         assert!(same as f64 >= 0.99 * count as f64, "{name}: {same} of {count} pairs agree");

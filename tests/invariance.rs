@@ -295,7 +295,10 @@ mod kernel {
         options.failing_kernel = Some("decide".into());
         let model = kernels::emulator(&options).load(&decoder).unwrap();
         let error = model.geodesics(starts.view(), ends.view(), &Options::default()).unwrap_err();
-        assert!(matches!(error, Error::Cuda { .. }) && !error.is_fatal() && error.to_string().contains("decide"), "{error}");
+        assert!(
+            matches!(error, Error::Cuda { .. }) && !error.is_fatal() && error.to_string().contains("decide"),
+            "{error}"
+        );
         assert!(model.metric(starts.view()).is_ok());
     }
 

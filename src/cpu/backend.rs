@@ -186,7 +186,7 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
                 straight_line(start, end, &mut self.line);
                 &self.line
             }
-            Initial::OnDevice => return Err(Error::Device("cpu: expected latents in the host's memory".into())),
+            Initial::OnDevice(..) => return Err(Error::Device("cpu: expected latents in the host's memory".into())),
         };
         if let Some(curve) = self.curves.iter_mut().find(|c| c.need == Need::Nothing) {
             let d = self.network.latent_dim;

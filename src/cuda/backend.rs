@@ -60,7 +60,8 @@ impl Layout {
 
     /// Bytes that one slot takes, its places in the ring included.
     fn slot_bytes(&self) -> usize {
-        (self.stride * (self.kept + self.transient) + 2 * (self.input + self.output) + 2) * size_of::<f32>() + CURVE_BYTES
+        (self.stride * (self.kept + self.transient) + 2 * (self.input + self.output) + 2) * size_of::<f32>()
+            + CURVE_BYTES
     }
 
     /// Slots for `count` curves in `free` bytes; numbers of points and tangents fit into 32 bits.
@@ -294,7 +295,11 @@ impl<'a> CudaBackend<'a> {
                     }
                     Pairs::Curves => {
                         let width = d * self.batch.stride as usize;
-                        self.copies.upload((&self.ring_inputs, at * width), (&self.inputs, at * width), count * width)?;
+                        self.copies.upload(
+                            (&self.ring_inputs, at * width),
+                            (&self.inputs, at * width),
+                            count * width,
+                        )?;
                     }
                     Pairs::OnDevice(..) => {}
                 }
@@ -392,7 +397,7 @@ impl Backend for CudaBackend<'_> {
             Initial::Curve(points) => {
                 inputs[at * points.len()..(at + 1) * points.len()].copy_from_slice(points);
             }
-            Initial::OnDevice => {}
+            Initial::OnDevice(..) => {}
         }
         self.given += 1;
         let half = &mut self.halves[self.filling];

@@ -10,7 +10,6 @@
 //! | what launches | `platform`, the seam; `driver`, an NVIDIA GPU; `emulator`, the processor |
 //! | compiled kernels | `module`, from `sources` by nvcc, or by `nvrtc` through `compile` and its `cache` |
 
-#[cfg(feature = "cuda")]
 pub(crate) mod array;
 pub(crate) mod backend;
 #[cfg(feature = "cuda")]

@@ -114,13 +114,7 @@ impl CudaModel {
     }
 
     /// Room for geodesics.
-    pub fn backend(
-        &self,
-        grids: &[usize],
-        policy: &Policy,
-        count: usize,
-        pairs: Pairs,
-    ) -> Result<CudaBackend<'_>> {
+    pub fn backend(&self, grids: &[usize], policy: &Policy, count: usize, pairs: Pairs) -> Result<CudaBackend<'_>> {
         CudaBackend::new(&self.platform, &self.compressed, grids, policy, count, pairs)
     }
 
@@ -188,27 +182,22 @@ impl CudaModel {
             staged[..count * d].copy_from_slice(&latents[from * d..(from + count) * d]);
             staged[count * d..].copy_from_slice(&adjoints[from * width..(from + count) * width]);
         };
-        self.with_chunks(
-            rows,
-            &operation,
-            Source::Host(&stage),
-            |launcher, chunk| {
-                let (jets, rest) = self.derivatives(network, launcher, chunk, Order::Second)?;
-                let list = RowList::all(chunk.rows);
-                let rows = AdjointRows { list, ids: 0 };
-                let adjoint_bytes = bytes(chunk.rows * network.widest);
-                let lambdas = [rest, rest + adjoint_bytes];
-                let mut targets = AdjointTargets { curvature: chunk.out, gradient: 0, split: 0, has_curvature: false };
-                for chain in &network.chains {
-                    let tangents = places(chain, d, chunk.rows, rest + 2 * adjoint_bytes);
-                    push_forward(launcher, network, chain, list, &jets, &tangents)?;
-                    let weights = chunk.input + bytes(chunk.rows * d);
-                    seed(launcher, network, chain, rows, weights, false, lambdas[0])?;
-                    adjoint_pass(launcher, network, chain, rows, &jets, &tangents, lambdas, &mut targets)?;
-                }
-                if targets.has_curvature { Ok(()) } else { launcher.clear(chunk.out, chunk.rows * d * d) }
-            },
-        )
+        self.with_chunks(rows, &operation, Source::Host(&stage), |launcher, chunk| {
+            let (jets, rest) = self.derivatives(network, launcher, chunk, Order::Second)?;
+            let list = RowList::all(chunk.rows);
+            let rows = AdjointRows { list, ids: 0 };
+            let adjoint_bytes = bytes(chunk.rows * network.widest);
+            let lambdas = [rest, rest + adjoint_bytes];
+            let mut targets = AdjointTargets { curvature: chunk.out, gradient: 0, split: 0, has_curvature: false };
+            for chain in &network.chains {
+                let tangents = places(chain, d, chunk.rows, rest + 2 * adjoint_bytes);
+                push_forward(launcher, network, chain, list, &jets, &tangents)?;
+                let weights = chunk.input + bytes(chunk.rows * d);
+                seed(launcher, network, chain, rows, weights, false, lambdas[0])?;
+                adjoint_pass(launcher, network, chain, rows, &jets, &tangents, lambdas, &mut targets)?;
+            }
+            if targets.has_curvature { Ok(()) } else { launcher.clear(chunk.out, chunk.rows * d * d) }
+        })
     }
 
     /// Curves `[C, N + 1, d]` to Σ ‖f_{i+1} − f_i‖² and Σ ‖f_{i+1} − f_i‖, `[C]`.

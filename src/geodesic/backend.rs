@@ -24,8 +24,8 @@ pub(crate) enum Initial<'a, T> {
     Line(&'a [T], &'a [T]),
     /// `[N + 1, d]`.
     Curve(&'a [T]),
-    /// Number `job` of the pairs that the device was given beforehand.
-    OnDevice,
+    /// Row `job` of the starts and of the ends `[C, d]` that stand at these addresses on the device.
+    OnDevice(u64, u64),
 }
 
 /// A device that keeps a batch of curves and moves all of them together.

@@ -49,7 +49,7 @@ functions! {
 }
 
 /// Opens NVRTC: the file or folder that `PULLBACK_NVRTC` names (`none`: no NVRTC at all), or the one that the loader finds, or that of
-/// a toolkit; and what it was found by. The error says, in a line, where there is none.
+/// a toolkit; with the name it was opened by. The error says, in a line, where there is none.
 pub(super) fn open() -> Result<(Functions, PathBuf), String> {
     if let Some(named) = env::var_os("PULLBACK_NVRTC").filter(|value| !value.is_empty()) {
         if named == "none" {
@@ -106,5 +106,5 @@ fn load(file: &Path) -> Result<(Functions, PathBuf), String> {
     let library = unsafe { libloading::Library::new(file) }.map_err(problem)?;
     let functions = Functions::load(&library).map_err(problem)?;
     std::mem::forget(library); // its functions are called until the process ends
-    Ok((functions, file.to_path_buf()))
+    Ok((functions, file.to_owned()))
 }

@@ -14,10 +14,9 @@ use crate::error::{Error, Result};
 /// NVRTC, as this process found it.
 pub(crate) struct Compiler {
     functions: Functions,
+    path: PathBuf,
     /// Such as (13, 0).
     pub version: (i32, i32),
-    /// The library: a path, or a name by which the loader found it.
-    pub file: PathBuf,
     /// Compute capabilities that it compiles for, such as 90.
     architectures: Vec<i32>,
 }
@@ -25,7 +24,10 @@ pub(crate) struct Compiler {
 /// The compiler, or a line that says why there is none. Looked for once in a process.
 pub(crate) fn compiler() -> Result<&'static Compiler, &'static str> {
     static COMPILER: OnceLock<Result<Compiler, String>> = OnceLock::new();
-    COMPILER.get_or_init(|| library::open().and_then(Compiler::new)).as_ref().map_err(String::as_str)
+    COMPILER
+        .get_or_init(|| library::open().and_then(|(functions, path)| Compiler::new(functions, path)))
+        .as_ref()
+        .map_err(String::as_str)
 }
 
 /// The options that every compilation is given, besides the architecture.
@@ -36,7 +38,7 @@ pub(crate) fn options(instances: &str) -> Vec<&'static str> {
 }
 
 impl Compiler {
-    fn new((functions, file): (Functions, PathBuf)) -> Result<Self, String> {
+    fn new(functions: Functions, path: PathBuf) -> Result<Self, String> {
         let (mut major, mut minor, mut count) = (0, 0, 0);
         // SAFETY: both functions write to the integers they are given.
         let codes = unsafe {
@@ -48,7 +50,12 @@ impl Compiler {
         if codes != [0, 0] || code != 0 {
             return Err("NVRTC does not tell its version".into());
         }
-        Ok(Self { functions, version: (major, minor), file, architectures })
+        Ok(Self { functions, path, version: (major, minor), architectures })
+    }
+
+    /// The library's path, or its name alone where the loader found it.
+    pub(crate) fn path(&self) -> String {
+        self.path.display().to_string()
     }
 
     /// What to compile for so that a GPU runs it: its own architecture, with the instructions of that chip alone where there are

@@ -22,6 +22,8 @@ pub(crate) mod counter {
     pub const FINISHED: usize = 2;
     pub const TANGENTS: usize = 4;
     pub const ADJOINTS: usize = 6;
+    #[cfg(test)]
+    pub const STEPS: usize = 7;
     pub const SEARCHES: usize = 8;
     pub const COUNT: usize = 16;
 }
@@ -190,3 +192,6 @@ fn shared_workspace(launcher: Launcher<'_>, d: usize) -> Option<u32> {
 pub(crate) fn global_workspace(launcher: Launcher<'_>, slots: usize, d: usize) -> usize {
     if shared_workspace(launcher, d).is_some() { 0 } else { launcher.blocks_for(slots) as usize * workspace(d) }
 }
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests;
