@@ -9,8 +9,8 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use fixtures::{NAMES, Random, cast, decoder, golden};
 use ndarray::{Array2, s};
-use pullback::{Activation, Decoder, Device, Options};
-use rates::{Bench, Rates, row_flops};
+use pullback::{Activation, Decoder, Options};
+use rates::{Bench, Rates, device, row_flops};
 
 fn geodesics(criterion: &mut Criterion) {
     for (name, count) in NAMES.into_iter().zip([256, 128, 32]) {
@@ -29,8 +29,9 @@ fn geodesics(criterion: &mut Criterion) {
 }
 
 fn bench(criterion: &mut Criterion, name: &str, decoder: &Decoder, starts: &Array2<f32>, ends: &Array2<f32>) {
-    let model = Device::cpu().load(decoder).unwrap();
-    let mut rates = Rates::new(criterion, "geodesics", name, decoder);
+    let device = device();
+    let model = device.load(decoder).unwrap();
+    let mut rates = Rates::new(criterion, "geodesics", name, decoder, &device);
     for (name, coarse_to_fine) in [("default", true), ("one grid", false)] {
         let options = Options { coarse_to_fine, ..Options::default() };
         let solve = || model.geodesics(starts.view(), ends.view(), &options).unwrap();

@@ -9,8 +9,8 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use fixtures::{NAMES, Random, cast, decoder};
 use ndarray::Array2;
-use pullback::{Activation, Decoder, Device};
-use rates::{Bench, Rates, row_flops};
+use pullback::{Activation, Decoder};
+use rates::{Bench, Rates, device, metric_flops, row_flops};
 
 const POINTS: usize = 8192;
 
@@ -18,15 +18,18 @@ fn operations(criterion: &mut Criterion) {
     for name in NAMES {
         bench(criterion, name, &decoder(name));
     }
-    let wide = Random(1).decoder(&[8, 256, 256, 784], Activation::Tanh, Activation::Identity);
-    bench(criterion, "8-256-256-784-tanh", &wide);
+    for widths in [[2, 64, 64, 64], [8, 256, 256, 784], [8, 512, 512, 3072]] {
+        let decoder = Random(1).decoder(&widths, Activation::Tanh, Activation::Identity);
+        bench(criterion, &format!("{}-tanh", widths.map(|w| w.to_string()).join("-")), &decoder);
+    }
 }
 
 fn bench(criterion: &mut Criterion, name: &str, decoder: &Decoder) {
-    let model = Device::cpu().load(decoder).unwrap();
+    let device = device();
+    let model = device.load(decoder).unwrap();
     let d = decoder.latent_dim();
     let points: Array2<f32> = cast(&Random(2).array((POINTS, d)));
-    let mut rates = Rates::new(criterion, "operations", name, decoder);
+    let mut rates = Rates::new(criterion, "operations", name, decoder, &device);
     // Jacobians of wide data spaces are large: fewer points, so that they fit.
     let few = points.slice(ndarray::s![..POINTS * 64 / decoder.data_dim().max(64), ..]);
     let of = |name, elements, flops| Bench { name, unit: "points", elements, flops: Some(flops), note: String::new() };
@@ -38,10 +41,7 @@ fn bench(criterion: &mut Criterion, name: &str, decoder: &Decoder) {
     rates.run(&of("jacobian", few.nrows(), value + d as f64 * tangent), || {
         black_box(model.jacobian(few).unwrap());
     });
-    let compressed = decoder.compressed();
-    let (value, tangent) = row_flops(&compressed);
-    let gram = (d * (d + 1) * compressed.data_dim()) as f64;
-    rates.run(&of("metric", POINTS, value + d as f64 * tangent + gram), || {
+    rates.run(&of("metric", POINTS, metric_flops(decoder)), || {
         black_box(model.metric(points.view()).unwrap());
     });
 }

@@ -1,4 +1,5 @@
-//! What criterion measures, as elements per second, GFLOP/s and share of a matrix product's rate in the same run.
+//! What criterion measures, as elements per second, GFLOP/s and, on the processor, share of a matrix product's rate in the same run.
+#![allow(dead_code)] // every bench uses a part of this
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,7 +10,24 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use pullback::Decoder;
+use pullback::{Decoder, Device};
+
+/// Where everything runs: `PULLBACK_BENCH_DEVICE`, which is cpu (the default), cuda, cuda:N or emulator.
+pub fn device() -> Device {
+    let name = std::env::var("PULLBACK_BENCH_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let number = |n: &str| n.parse().unwrap_or_else(|_| panic!("PULLBACK_BENCH_DEVICE: expected cuda:N, found {name}"));
+    let device = match name.as_str() {
+        "cpu" => Ok(Device::cpu()),
+        "cuda" => Device::cuda(0),
+        #[cfg(feature = "emulator")]
+        "emulator" => Device::emulator(&pullback::EmulatorOptions::default()),
+        other => match other.strip_prefix("cuda:") {
+            Some(n) => Device::cuda(number(n)),
+            None => panic!("PULLBACK_BENCH_DEVICE: expected cpu, cuda, cuda:N or emulator, found {other}"),
+        },
+    };
+    device.unwrap_or_else(|error| panic!("PULLBACK_BENCH_DEVICE={name}: {error}"))
+}
 
 /// One thing to be measured.
 pub struct Bench<'a> {
@@ -29,15 +47,24 @@ pub struct Rates<'a> {
     group: BenchmarkGroup<'a, WallTime>,
     name: String,
     layer: (usize, usize),
+    on_cpu: bool,
 }
 
 impl<'a> Rates<'a> {
-    pub fn new(criterion: &'a mut Criterion, operation: &str, decoder_name: &str, decoder: &Decoder) -> Self {
-        let name = format!("{operation}/{decoder_name}");
+    pub fn new(
+        criterion: &'a mut Criterion,
+        operation: &str,
+        decoder_name: &str,
+        decoder: &Decoder,
+        device: &Device,
+    ) -> Self {
+        let on_cpu = device.is_cpu();
+        let place = if on_cpu { String::new() } else { format!("{}/", device.label()) };
+        let name = format!("{place}{operation}/{decoder_name}");
         let mut group = criterion.benchmark_group(&name);
         group.sample_size(10).sampling_mode(SamplingMode::Flat);
         group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
-        Self { group, name, layer: largest_layer(decoder) }
+        Self { group, name, layer: largest_layer(decoder), on_cpu }
     }
 
     pub fn run(&mut self, bench: &Bench<'_>, mut operation: impl FnMut()) {
@@ -60,12 +87,13 @@ impl<'a> Rates<'a> {
         let rate = bench.elements as f64 / samples[samples.len() / 2];
         let mut line = format!("{:<44} {:>12.0} {}/s", format!("{}/{}", self.name, bench.name), rate, bench.unit);
         if let Some(flops) = bench.flops {
-            let (reached, peak) = (rate * flops * 1e-9, peak(self.layer));
-            let (inputs, outputs) = self.layer;
-            line += &format!(
-                " {reached:>7.1} GFLOP/s, {:>3.0} % of the {peak:.0} of {ROWS}×{inputs}×{outputs} products",
-                100.0 * reached / peak
-            );
+            let reached = rate * flops * 1e-9;
+            line += &format!(" {reached:>7.1} GFLOP/s");
+            if self.on_cpu {
+                let ((inputs, outputs), peak) = (self.layer, peak(self.layer));
+                let share = 100.0 * reached / peak;
+                line += &format!(", {share:>3.0} % of the {peak:.0} of {ROWS}×{inputs}×{outputs} products");
+            }
         }
         println!("{line}{}\n", bench.note);
     }
@@ -118,6 +146,14 @@ fn measure_peak((inputs, outputs): (usize, usize)) -> f64 {
         flops * (calls * threads) as f64 / start.elapsed().as_secs_f64() * 1e-9
     };
     (0..10).map(|_| round()).fold(0.0, f64::max)
+}
+
+/// Multiplications and additions that the metric of one point takes, of the compressed decoder.
+pub fn metric_flops(decoder: &Decoder) -> f64 {
+    let compressed = decoder.compressed();
+    let (value, tangent) = row_flops(&compressed);
+    let d = compressed.latent_dim();
+    value + d as f64 * tangent + (d * (d + 1) * compressed.data_dim()) as f64
 }
 
 /// Multiplications and additions of one value row, and of one tangent row: the first layer's tangents are its weights.

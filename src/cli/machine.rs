@@ -25,7 +25,7 @@ struct Compilers {
     /// What nvcc embedded when this was built, or why it did not.
     nvcc: Result<Embedded, String>,
     /// Version and path of the NVRTC of this machine, or why there is none.
-    nvrtc: Result<(String, Option<String>), String>,
+    nvrtc: Result<(String, String), String>,
     /// Folder of kernels compiled at run time.
     cache: Option<String>,
     /// Compute capability that the kernels' ways are told for: the first GPU's, or one chosen where there is none.
@@ -57,7 +57,7 @@ impl Machine {
         let compute = gpus.as_ref().ok().and_then(|all| all.first()).map_or((9, 0), |gpu| gpu.compute);
         let targets = || sources::TARGETS.iter().map(|&target| target.to_owned()).collect();
         let nvcc = sources::COMPILER.map(|compiler| Embedded { compiler: compiler.into(), targets: targets() });
-        let nvrtc = nvrtc::compiler().map(|c| (format!("{}.{}", c.version.0, c.version.1), Some(c.path())));
+        let nvrtc = nvrtc::compiler().map(|c| (format!("{}.{}", c.version.0, c.version.1), c.path()));
         let kernels = compile::provenance(compute).into_iter().map(|(name, origin)| {
             let by_nvrtc = nvrtc.as_ref().ok().filter(|_| SPECIALISED.contains(&name.trim_end_matches("_narrow")));
             (name.to_owned(), way(&origin, by_nvrtc.map(|(version, _)| version.as_str())))
@@ -133,8 +133,7 @@ impl Machine {
             Err(reason) => format!("nvcc:      {reason}\n"),
         };
         text += &match &compilers.nvrtc {
-            Ok((version, Some(path))) => format!("nvrtc:     {version}, {path}\n"),
-            Ok((version, None)) => format!("nvrtc:     {version}\n"),
+            Ok((version, path)) => format!("nvrtc:     {version}, {path}\n"),
             Err(reason) => format!("nvrtc:     {reason}\n"),
         };
         text += &format!("cache:     {}\n", compilers.cache.as_deref().unwrap_or("none"));

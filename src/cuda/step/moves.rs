@@ -58,7 +58,21 @@ impl Stage {
             latent_dim: D as u32,
             ..Batch::new(grids, &policy)
         };
-        Self { batch, stride, curves, points, trial, squares, counters, codes, numbers: results, starts, ends, _others: others, bench }
+        Self {
+            batch,
+            stride,
+            curves,
+            points,
+            trial,
+            squares,
+            counters,
+            codes,
+            numbers: results,
+            starts,
+            ends,
+            _others: others,
+            bench,
+        }
     }
 
     /// Puts a curve of the given energy in the slot.
