@@ -126,11 +126,15 @@ mod instances {
     }
 }
 
-/// Compiles kernels for the sizes and activations of these decoders, where the platform can.
+/// Compiles kernels for the sizes and activations of these decoders, where the platform can. Where its compiler fails, the general
+/// kernels do the work.
 pub(crate) fn specialise(platform: &dyn Platform, networks: &[&HostNetwork<f32>]) -> Result<bool> {
     let layers: Vec<&Dense<f32>> = networks.iter().flat_map(|n| n.layers()).collect();
     let dim = networks.first().map_or(0, |n| n.latent_dim);
-    platform.specialise(&instances::source(dim, &layers))
+    match platform.specialise(&instances::source(dim, &layers)) {
+        Err(Error::Compile { .. }) => Ok(false),
+        other => other,
+    }
 }
 
 impl DeviceNetwork {
