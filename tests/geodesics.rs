@@ -264,6 +264,42 @@ mod kernel {
         reaches_the_same_energies("digits-d8-softplus", 100);
     }
 
+    #[test]
+    fn golden_curves_are_geodesics() {
+        let (name, decoder) = ("digits-d2-tanh", decoder("digits-d2-tanh"));
+        let golden = golden(name);
+        let curves = cast(&golden.best_curves.slice(s![..24, .., ..]).to_owned());
+        let found = kernels::model(&decoder).geodesics_from(curves.view(), &Options::default()).unwrap();
+        for c in 0..found.len() {
+            assert!(gap(found.energy[c].into(), golden.best_energy[c]) < 1e-5, "curve {c}");
+            assert!(found.iterations[c] <= 4, "curve {c}: {} passes", found.iterations[c]);
+        }
+    }
+
+    /// Limits hold as on the processor, and what is reported is the best so far.
+    #[test]
+    fn limits_are_kept() {
+        let (golden, decoder) = (golden("digits-d8-softplus"), decoder("digits-d8-softplus"));
+        let part = s![..8, ..];
+        let (starts, ends) = (cast(&golden.starts.slice(part).to_owned()), cast(&golden.ends.slice(part).to_owned()));
+        for max_iterations in [1, 2, 11] {
+            let options = Options { max_iterations, tolerance: Some(1e-7), ..Options::default() };
+            let found = kernels::model(&decoder).geodesics(starts.view(), ends.view(), &options).unwrap();
+            let on_cpu = model::<f32>(&decoder).geodesics(starts.view(), ends.view(), &options).unwrap();
+            for c in 0..8 {
+                assert!(found.iterations[c] <= max_iterations, "curve {c}: {} passes", found.iterations[c]);
+                assert!(f64::from(found.energy[c]) <= golden.straight_energy[c] * (1.0 + 1e-6), "curve {c}");
+                if max_iterations < 3 {
+                    assert_eq!(
+                        (found.status[c], found.iterations[c]),
+                        (on_cpu.status[c], on_cpu.iterations[c]),
+                        "curve {c}"
+                    );
+                }
+            }
+        }
+    }
+
     fn ends_well(found: &Geodesics<f32>) -> Result<(), TestCaseError> {
         for c in 0..found.len() {
             prop_assert!(found.status[c] != Status::NonFinite, "curve {c}");

@@ -216,7 +216,8 @@ mod kernel {
     use super::fixtures::{Random, decoder, kernels};
     use super::{assert_same, pairs, solve};
     use ndarray::{Axis, s};
-    use pullback::{Activation, Device, EmulatorOptions, Error, Options};
+    use pullback::{Activation, Device, EmulatorOptions, Error, Options, Status};
+    use std::ops::ControlFlow;
 
     const NAME: &str = "digits-d2-tanh";
 
@@ -250,6 +251,18 @@ mod kernel {
         starts.row_mut(5).fill(f32::MAX);
         let poisoned = solve(&model, starts.view(), ends.view());
         (0..12).filter(|&c| c != 5).for_each(|c| assert_same(NAME, &poisoned, c, &healthy, c));
+        assert_eq!(poisoned.status[5], Status::NonFinite);
+        assert!(poisoned.energy[5].is_nan() && poisoned.length[5].is_nan());
+    }
+
+    /// A caller that has seen enough stops the run, and the model goes on with the next.
+    #[test]
+    fn runs_can_be_stopped() {
+        let (model, (starts, ends)) = (kernels::model(&decoder(NAME)), pairs(NAME, 6));
+        let stop = |_: usize, _: usize| ControlFlow::Break(());
+        let stopped = model.geodesics_observed(starts.view(), ends.view(), &Options::default(), stop);
+        assert!(matches!(stopped, Err(Error::Cancelled { total: 6, .. })));
+        assert_eq!(solve(&model, starts.view(), ends.view()).len(), 6);
     }
 
     fn emulator(memory: u64) -> Device {

@@ -194,4 +194,6 @@ pub(crate) fn global_workspace(launcher: Launcher<'_>, slots: usize, d: usize) -
 }
 
 #[cfg(all(test, feature = "emulator"))]
+mod moves;
+#[cfg(all(test, feature = "emulator"))]
 mod tests;

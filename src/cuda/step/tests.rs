@@ -13,44 +13,45 @@ use crate::geodesic::policy::{Next, Progress};
 /// `Curve` in `kernels/curve.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct Curve {
-    energy: f64,
-    damping: f64,
-    slopes: [f64; 3],
-    best_energy: f64,
-    last_slope: f64,
-    phase: u32,
-    candidate: u32,
-    newton: u32,
-    iterations: u32,
-    solved_levels: u32,
-    best: u32,
-    chord: u32,
-    outdated: u32,
-    hard: u32,
-    stale: u32,
-    status: u32,
-    padding: u32,
-    line_energy: f64,
-    found_energy: f64,
-    found_length: f64,
-    job: u32,
-    need: u32,
-    segments: u32,
-    grid: u32,
-    anew: u32,
-    found_status: u32,
+pub(super) struct Curve {
+    pub energy: f64,
+    pub damping: f64,
+    pub slopes: [f64; 3],
+    pub best_energy: f64,
+    pub last_slope: f64,
+    pub phase: u32,
+    pub candidate: u32,
+    pub newton: u32,
+    pub iterations: u32,
+    pub solved_levels: u32,
+    pub best: u32,
+    pub chord: u32,
+    pub outdated: u32,
+    pub hard: u32,
+    pub stale: u32,
+    pub status: u32,
+    pub padding: u32,
+    pub line_energy: f64,
+    pub found_energy: f64,
+    pub found_length: f64,
+    pub job: u32,
+    pub need: u32,
+    pub segments: u32,
+    pub grid: u32,
+    pub anew: u32,
+    pub found_status: u32,
 }
 
-const NOTHING: u32 = 0;
-const LINEARISE: u32 = 1;
+pub(super) const NOTHING: u32 = 0;
+pub(super) const LINEARISE: u32 = 1;
 const GRADIENT: u32 = 2;
-const STEP: u32 = 3;
-const SEARCH: u32 = 4;
+pub(super) const STEP: u32 = 3;
+pub(super) const SEARCH: u32 = 4;
+pub(super) const LINE: u32 = 5;
 
 impl Curve {
     /// As `begin` in `kernels/policy.cuh` leaves it.
-    fn new(need: u32, segments: usize) -> Self {
+    pub fn new(need: u32, segments: usize) -> Self {
         Self {
             energy: f64::INFINITY,
             damping: policy::FIRST_DAMPING,
@@ -65,32 +66,32 @@ impl Curve {
 }
 
 /// Random numbers of size 1, the same in every run.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn uniform(&mut self) -> f64 {
+    pub fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn numbers(&mut self, count: usize) -> Vec<f32> {
+    pub fn numbers(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| (2.0 * self.uniform() - 1.0) as f32).collect()
     }
 }
 
-struct Bench {
+pub(super) struct Bench {
     stream: Stream,
     platform: Arc<dyn Platform>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let options = EmulatorOptions { checked: true, ..EmulatorOptions::default() };
         let platform: Arc<dyn Platform> = Arc::new(Emulator::new(options).unwrap());
         Self { stream: Stream::new(&platform).unwrap(), platform }
     }
 
-    fn write<T: Pod>(&self, to: &Buffer<T>, numbers: &[T]) {
+    pub fn write<T: Pod>(&self, to: &Buffer<T>, numbers: &[T]) {
         let mut staged = Pinned::new(&self.platform, numbers.len()).unwrap();
         staged.as_mut_slice().copy_from_slice(numbers);
         // SAFETY: the stream is waited for before the staged numbers are dropped.
@@ -98,13 +99,13 @@ impl Bench {
         self.stream.synchronise().unwrap();
     }
 
-    fn buffer<T: Pod>(&self, numbers: &[T]) -> Buffer<T> {
+    pub fn buffer<T: Pod>(&self, numbers: &[T]) -> Buffer<T> {
         let buffer = Buffer::new(&self.platform, numbers.len()).unwrap();
         self.write(&buffer, numbers);
         buffer
     }
 
-    fn read<T: Pod>(&self, from: &Buffer<T>, count: usize) -> Vec<T> {
+    pub fn read<T: Pod>(&self, from: &Buffer<T>, count: usize) -> Vec<T> {
         let staged = Pinned::new(&self.platform, count).unwrap();
         // SAFETY: likewise.
         unsafe { self.stream.download((&staged, 0), (from, 0), count).unwrap() };
@@ -112,7 +113,7 @@ impl Bench {
         staged.as_slice().to_vec()
     }
 
-    fn launch(&self, name: &str, threads: u32, shared: usize, batch: &Batch) {
+    pub fn launch(&self, name: &str, threads: u32, shared: usize, batch: &Batch) {
         let launcher = Launcher { stream: &self.stream };
         let kernel = kernel(self.platform.as_ref(), name).unwrap();
         launcher.each(kernel, 2, (threads, (shared * size_of::<f32>()) as u32), batch).unwrap();
