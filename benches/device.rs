@@ -73,6 +73,7 @@ fn describe(device: &Device) -> Value {
         "name": properties.as_ref().map(|p| p.name.clone()),
         "compute_capability": properties.as_ref().map(|p| format!("{}.{}", p.compute.0, p.compute.1)),
         "multiprocessors": properties.as_ref().map(|p| p.multiprocessors),
+        "clock_mhz": properties.as_ref().map(|p| p.clock),
         "memory_bytes": properties.as_ref().map(|p| p.memory),
         "threads": rayon::current_num_threads(),
         "emulated": device.label() == "emulator",
@@ -103,6 +104,13 @@ impl Run {
         Some(median(taken))
     }
 
+    /// GFLOP/s of float32 FFMA at the highest clock: 128 lanes in a multiprocessor, 64 in those of compute capability 8.0.
+    fn ffma_peak(&self) -> Option<f64> {
+        let gpu = self.device.properties().filter(|gpu| gpu.clock > 0)?;
+        let lanes = if gpu.compute == (8, 0) { 64 } else { 128 };
+        Some(f64::from(gpu.multiprocessors * lanes * 2) * f64::from(gpu.clock) * 1e-3)
+    }
+
     fn operations(&mut self, widths: &[usize; 4]) {
         let decoder = Random(1).decoder(widths, Activation::Tanh, Activation::Identity);
         let model = self.device.load(&decoder).unwrap();
@@ -122,15 +130,22 @@ impl Run {
                 _ => drop(black_box(model.metric(points).unwrap())),
             };
             call();
+            let in_kernels = || model.kernel_seconds().filter(|_| self.timed);
             let seconds = self.seconds(call);
+            let before = in_kernels();
+            call();
+            let kernels = in_kernels().zip(before).map(|(after, before)| after - before);
+            let rate = |seconds: f64| points.nrows() as f64 * flops / seconds * 1e-9;
             let entry = json!({
                 "operation": name,
                 "widths": widths,
                 "points": points.nrows(),
                 "flops_per_point": flops,
                 "seconds_with_transfers": seconds,
-                "seconds_in_kernels": null, // nothing measures them yet
-                "gflops": seconds.map(|s| points.nrows() as f64 * flops / s * 1e-9),
+                "seconds_in_kernels": kernels,
+                "gflops": seconds.map(rate),
+                "gflops_in_kernels": kernels.map(rate),
+                "share_of_ffma_peak": kernels.map(rate).zip(self.ffma_peak()).map(|(reached, peak)| reached / peak),
             });
             self.add("operations", entry);
         }

@@ -444,8 +444,9 @@ DEVICE Plan plan_curve(const Batch& p, Curve& curve, double energy, double lengt
 DEVICE void finish(const Batch& p, u32 slot, Curve& curve) {
     const u32 d = p.latent_dim, n = curve.segments;
     const u64 first = u64(slot) * p.stride * d, at = curve.job % p.ring;
+    const bool known = curve.found_status != NON_FINITE;
     double squares = 0.0;
-    for (u32 e = lane(); e < (n - 1) * d; e += WARP) {
+    for (u32 e = lane(); known && e < (n - 1) * d; e += WARP) { // no gradient was found along a curve that is not finite
         const double g = p.gradient[first + d + e];
         squares += g * g;
     }
@@ -454,7 +455,6 @@ DEVICE void finish(const Batch& p, u32 slot, Curve& curve) {
     for (u32 e = lane(); e < (n + 1) * d; e += WARP) p.out_points[at * (n + 1) * d + e] = p.points[first + e];
     __syncwarp();
     if (lane() == 0) {
-        const bool known = curve.found_status != NON_FINITE;
         p.out_numbers[at * 3] = known ? curve.found_energy : not_a_number();
         p.out_numbers[at * 3 + 1] = known ? curve.found_length : not_a_number();
         p.out_numbers[at * 3 + 2] = known ? n * sqrt(squares) : not_a_number();

@@ -29,6 +29,8 @@ pub struct DeviceProperties {
     pub compute: (u32, u32),
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
+    /// Highest clock of the multiprocessors in MHz; 0 on the emulator.
+    pub clock: u32,
     /// Bytes of memory in all.
     pub memory: u64,
 }
@@ -36,8 +38,14 @@ pub struct DeviceProperties {
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 impl From<&Properties> for DeviceProperties {
     fn from(from: &Properties) -> Self {
-        let Properties { name, compute, multiprocessors, memory, .. } = from;
-        Self { name: name.clone(), compute: *compute, multiprocessors: *multiprocessors, memory: *memory }
+        let Properties { name, compute, multiprocessors, clock, memory, .. } = from;
+        Self {
+            name: name.clone(),
+            compute: *compute,
+            multiprocessors: *multiprocessors,
+            clock: *clock,
+            memory: *memory,
+        }
     }
 }
 

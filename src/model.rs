@@ -59,6 +59,16 @@ impl<T: Scalar> Model<T> {
         Ok(Self { decoder: decoder.clone(), engine: Engine::Cuda(CudaModel::new(platform, decoder)?) })
     }
 
+    /// Seconds that values, Jacobians, metrics and the like have spent in kernels so far, transfers not counted; `None` on the processor.
+    #[doc(hidden)] // for the benches
+    pub fn kernel_seconds(&self) -> Option<f64> {
+        match &self.engine {
+            Engine::Cpu(_) => None,
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Engine::Cuda(model) => Some(model.kernel_seconds()),
+        }
+    }
+
     /// The decoder that was loaded.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder

@@ -266,9 +266,7 @@ mod kernel {
     }
 
     fn emulator(memory: u64) -> Device {
-        let mut options = EmulatorOptions::default();
-        options.memory = memory;
-        kernels::emulator(&options)
+        kernels::emulator(&EmulatorOptions { memory, ..EmulatorOptions::default() })
     }
 
     /// With little memory fewer curves are in work at once, through a ring that turns many times: the same curves, to the bit.
@@ -304,8 +302,7 @@ mod kernel {
     #[test]
     fn a_failed_launch_is_an_error() {
         let (decoder, (starts, ends)) = (decoder(NAME), pairs(NAME, 4));
-        let mut options = EmulatorOptions::default();
-        options.failing_kernel = Some("decide".into());
+        let options = EmulatorOptions { failing_kernel: Some("decide".into()), ..EmulatorOptions::default() };
         let model = kernels::emulator(&options).load(&decoder).unwrap();
         let error = model.geodesics(starts.view(), ends.view(), &Options::default()).unwrap_err();
         assert!(

@@ -5,11 +5,6 @@ use serde_json::{Value, json};
 use super::solve::thousands;
 use crate::device::DeviceProperties;
 
-/// Kernels of which there is also a version made for one decoder's sizes, compiled at run time; wide and narrow ones alike.
-#[cfg(feature = "cuda")]
-const SPECIALISED: [&str; 7] =
-    ["decode_layer", "jacobian_layer", "adjoint_layer", "gram", "neighbour_products", "gradient_products", "step"];
-
 /// The machine, as `pullback info` tells of it.
 pub(super) struct Machine {
     /// The GPUs, or why there is none.
@@ -49,6 +44,7 @@ impl Machine {
     #[cfg(feature = "cuda")]
     pub fn look() -> Self {
         use crate::cuda::cache::Cache;
+        use crate::cuda::network::SPECIALISED;
         use crate::cuda::{compile, driver, nvrtc, sources};
 
         let gpus = driver::devices().map_err(|reason| reason.to_string());

@@ -355,11 +355,11 @@ impl<'a> CudaBackend<'a> {
         self.milliseconds += f64::from(self.polled[before].since(&self.began[before])?);
         let at = before * counter::COUNT + counter::FINISHED;
         let finished = [self.polls.as_slice()[at], self.polls.as_slice()[at + 1]];
-        for half in 0..2 {
+        for (half, &finished) in finished.iter().enumerate() {
             let Half { jobs, given, sealed } = &self.halves[half];
             // Where there is room left in a half, no more pairs come.
             let is_whole = *sealed || self.free() > 0;
-            if !jobs.is_empty() && is_whole && finished[half] == *given {
+            if !jobs.is_empty() && is_whole && finished == *given {
                 self.deliver(half, finish)?;
                 self.halves[half].sealed = false;
             }

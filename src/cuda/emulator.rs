@@ -72,6 +72,7 @@ impl Emulator {
             name: "emulator".into(),
             compute: (9, 0),
             multiprocessors: options.multiprocessors,
+            clock: 0,
             shared_per_block: SHARED_LIMIT,
             memory: options.memory,
         };

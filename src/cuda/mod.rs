@@ -31,7 +31,7 @@ mod memory;
 pub(crate) mod model;
 #[cfg(feature = "cuda")]
 mod module;
-mod network;
+pub(crate) mod network;
 #[cfg(feature = "cuda")]
 pub(crate) mod nvrtc;
 pub(crate) mod platform;

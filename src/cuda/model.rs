@@ -1,6 +1,7 @@
 //! A decoder on a CUDA device, or on the emulator: every operation over many points, chunk by chunk.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::backend::{CudaBackend, Pairs};
 use super::decode::{Jets, decode};
@@ -8,7 +9,7 @@ use super::energy::{AdjointRows, AdjointTargets, Chords, CurveSums, adjoint_pass
 use super::gram::gram;
 use super::jacobian::{jacobians, places, push_forward};
 use super::launch::{Launcher, RowList};
-use super::memory::{Buffer, Pinned, Stream};
+use super::memory::{Buffer, Event, Pinned, Stream};
 use super::network::{DeviceNetwork, host_networks, specialise};
 use super::platform::{Address, Platform};
 use crate::cpu::activation::Order;
@@ -29,6 +30,8 @@ pub(crate) struct CudaModel {
     platform: Arc<dyn Platform>,
     original: DeviceNetwork,
     compressed: DeviceNetwork,
+    /// Time that chunks of points have spent in kernels so far, in nanoseconds.
+    nanoseconds: AtomicU64,
 }
 
 /// Rows of latents.
@@ -74,6 +77,9 @@ struct Lane {
     room: Buffer<f32>,
     staged_in: Pinned<f32>,
     staged_out: Pinned<f32>,
+    /// Before and behind the kernels.
+    began: Event,
+    ended: Event,
     /// Rows that are in work: first and number.
     busy: Option<(usize, usize)>,
 }
@@ -87,18 +93,22 @@ impl Lane {
             room: Buffer::new(platform, rows * operation.room)?,
             staged_in: Pinned::new(platform, rows * operation.width_in)?,
             staged_out: Pinned::new(platform, rows * operation.width_out)?,
+            began: Event::new(platform)?,
+            ended: Event::new(platform)?,
             busy: None,
         })
     }
 
-    /// Waits, and copies the results out.
-    fn drain(&mut self, width_out: usize, out: &mut [f32]) -> Result<()> {
+    /// Waits, and copies the results out; returns the milliseconds spent in kernels.
+    fn drain(&mut self, width_out: usize, out: &mut [f32]) -> Result<f32> {
+        let mut milliseconds = 0.0;
         if let Some((from, rows)) = self.busy.take() {
             self.stream.synchronise()?;
+            milliseconds = self.ended.since(&self.began)?;
             out[from * width_out..(from + rows) * width_out]
                 .copy_from_slice(&self.staged_out.as_slice()[..rows * width_out]);
         }
-        Ok(())
+        Ok(milliseconds)
     }
 }
 
@@ -110,7 +120,14 @@ impl CudaModel {
             original: DeviceNetwork::new(&platform, &original)?,
             compressed: DeviceNetwork::new(&platform, &compressed)?,
             platform,
+            nanoseconds: AtomicU64::new(0),
         })
+    }
+
+    /// Time that operations over points have spent in kernels so far, transfers not counted. Two chunks that run side by side count
+    /// twice.
+    pub fn kernel_seconds(&self) -> f64 {
+        self.nanoseconds.load(Ordering::Relaxed) as f64 * 1e-9
     }
 
     /// Room for geodesics.
@@ -291,11 +308,12 @@ impl CudaModel {
                 other => break other?,
             }
         };
+        let mut milliseconds = 0.0;
         for (k, from) in (0..rows).step_by(chunk_rows).enumerate() {
             let count = chunk_rows.min(rows - from);
             let turn = k % lanes.len();
             let lane = &mut lanes[turn];
-            lane.drain(operation.width_out, &mut out)?;
+            milliseconds += lane.drain(operation.width_out, &mut out)?;
             let (numbers_in, numbers_out) = (count * operation.width_in, count * operation.width_out);
             let input = match source {
                 Source::Host(stage) => {
@@ -307,12 +325,17 @@ impl CudaModel {
                 Source::Device(address) => address + bytes(from * operation.width_in),
             };
             let (out, room) = (lane.out.address(), lane.room.address());
+            lane.began.record(&lane.stream)?;
             compute(Launcher { stream: &lane.stream }, &Chunk { rows: count, input, out, room })?;
+            lane.ended.record(&lane.stream)?;
             // SAFETY: likewise.
             unsafe { lane.stream.download((&lane.staged_out, 0), (&lane.out, 0), numbers_out)? };
             lane.busy = Some((from, count));
         }
-        lanes.iter_mut().try_for_each(|lane| lane.drain(operation.width_out, &mut out))?;
+        for lane in &mut lanes {
+            milliseconds += lane.drain(operation.width_out, &mut out)?;
+        }
+        self.nanoseconds.fetch_add((f64::from(milliseconds) * 1e6) as u64, Ordering::Relaxed);
         Ok(out)
     }
 }

@@ -8,6 +8,10 @@ use crate::cpu::network::{Chain, Dense, Network as HostNetwork};
 use crate::decoder::{Activation, Decoder};
 use crate::error::{Error, Result};
 
+/// Kernels of which there is also a version made for one decoder's sizes, compiled at run time; wide and narrow ones alike.
+#[cfg(feature = "cuda")]
+pub(crate) const SPECIALISED: [&str; 7] =
+    ["decode_layer", "jacobian_layer", "adjoint_layer", "gram", "neighbour_products", "gradient_products", "step"];
 /// Columns of the narrow kernels' tiles; `ProductTile` in `kernels/product.cuh`.
 const NARROW: usize = 64;
 

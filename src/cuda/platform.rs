@@ -37,6 +37,8 @@ pub(crate) struct Properties {
     /// Compute capability, such as (9, 0).
     pub compute: (u32, u32),
     pub multiprocessors: u32,
+    /// Highest clock of the multiprocessors in MHz; 0 where nobody knows.
+    pub clock: u32,
     /// Dynamic shared memory that one block may ask for, in bytes.
     pub shared_per_block: u32,
     /// Bytes in all.

@@ -79,6 +79,7 @@ Code cuDeviceGetAttribute(int* value, int attribute, int device) {
     switch (attribute) {
     case 75: *value = compute / 10; return SUCCESS;
     case 76: *value = compute % 10; return SUCCESS;
+    case 13: *value = 1410000; return SUCCESS;     // clock, kHz
     case 16: *value = 108; return SUCCESS;         // multiprocessors
     case 97: *value = 163 * 1024; return SUCCESS;  // shared memory of a block, when asked for
     default: *value = 1; return SUCCESS;

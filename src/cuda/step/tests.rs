@@ -125,31 +125,41 @@ fn widened(numbers: &[f32]) -> Vec<f64> {
     numbers.iter().copied().map(f64::from).collect()
 }
 
+/// Which H a test is about.
+#[derive(Clone, Copy, PartialEq)]
+enum Blocks {
+    GaussNewton,
+    Newton,
+    Indefinite,
+}
+
 /// δ and g · δ of two curves of different length, by one kernel, against the processor's solver in float64.
-fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], newton: bool) {
+fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], blocks: Blocks) {
+    let newton = blocks != Blocks::GaussNewton;
     let (bench, mut random) = (Bench::new(), Random(d as u64 + 7));
     let stride = segments[0].max(segments[1]) + 1;
     let points = 2 * stride;
     let square = d * d;
-    // Blocks that are positive definite by a margin, so that rounding is all that differs.
+    // Blocks that are positive definite by a margin, or, indefinite, near the matrix that reverses a vector: well conditioned either
+    // way, so that rounding is all that differs, and the second in need of pivots off the diagonal.
+    let indefinite = blocks == Blocks::Indefinite;
     let mut gram = vec![0.0; points * square];
     for block in gram.chunks_exact_mut(square) {
         let factor = random.numbers(square);
         for (k, entry) in block.iter_mut().enumerate() {
             let (i, j) = (k / d, k % d);
             *entry = (0..d).map(|m| factor[i * d + m] * factor[j * d + m]).sum::<f32>() + f32::from(u8::from(i == j));
+            *entry *= if indefinite { 0.02 / d as f32 } else { 1.0 };
         }
     }
     let off: Vec<f32> = random.numbers(points * square).iter().map(|x| 0.3 * x / d as f32).collect();
-    let curvature: Vec<f32> = {
-        let mut blocks: Vec<f32> = random.numbers(points * square).iter().map(|x| 0.2 * x / d as f32).collect();
-        for block in blocks.chunks_exact_mut(square) {
-            for i in 0..d {
-                (0..i).for_each(|j| block[i * d + j] = block[j * d + i]);
-            }
+    let mut curvature: Vec<f32> = random.numbers(points * square).iter().map(|x| 0.2 * x / d as f32).collect();
+    for block in curvature.chunks_exact_mut(square) {
+        for i in 0..d {
+            (0..i).for_each(|j| block[i * d + j] = block[j * d + i]);
+            block[i * d + d - 1 - i] += if indefinite { 1.5 } else { 0.0 };
         }
-        blocks
-    };
+    }
     let (gradient, z) = (random.numbers(points * d), random.numbers(points * d));
     let damping = 0.7;
     let curves: Vec<u8> = segments
@@ -226,20 +236,20 @@ fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], newton:
 #[test]
 fn steps_are_the_processors() {
     for d in [1, 2, 3, 8, 9, 17, 40] {
-        for (threads, newton) in [(32, false), (128, true)] {
-            steps_agree("step", threads, d, [2, 9], newton);
+        for (threads, blocks) in [(32, Blocks::GaussNewton), (128, Blocks::Newton), (256, Blocks::Indefinite)] {
+            steps_agree("step", threads, d, [2, 9], blocks);
         }
     }
 }
 
 #[test]
 fn steps_in_global_memory_are_the_processors() {
-    steps_agree("step_wide", 256, 5, [6, 3], true);
+    steps_agree("step_wide", 256, 5, [6, 3], Blocks::Indefinite);
 }
 
 #[test]
 fn steps_made_for_one_dimension_are_the_processors() {
-    steps_agree("step_2", 32, 2, [5, 33], true);
+    steps_agree("step_2", 32, 2, [5, 33], Blocks::Indefinite);
 }
 
 /// Curves of one inner point and one latent, whose energies and systems are drawn at random: after every kernel the device's curve stands
