@@ -25,6 +25,8 @@ use crate::geodesic::policy::{LEVELS, Policy};
 const MOST_SLOTS: usize = 32 * 1024;
 /// Share of the free memory that a batch may take.
 const MEMORY_SHARE: f64 = 0.9;
+/// Rounds that a curve can spend on one iteration, and more: all candidates at every damping, from the first to the last.
+const ROUNDS_PER_ITERATION: usize = 200;
 /// Uploads of the ring's limit that may be on their way at once.
 const LIMITS: usize = 8;
 
@@ -114,6 +116,10 @@ pub(crate) struct CudaBackend<'a> {
     given: usize,
     released: usize,
     rounds: usize,
+    /// Pairs finished in both halves when that was last seen to change, and the round.
+    last_finished: ([u32; 2], usize),
+    /// Rounds after which some curve must have ended.
+    patience: usize,
     /// Time in kernels so far.
     milliseconds: f64,
     /// Before and behind the last two rounds.
@@ -243,6 +249,8 @@ impl<'a> CudaBackend<'a> {
             given: 0,
             released: 0,
             rounds: 0,
+            last_finished: ([0; 2], 0),
+            patience: (policy.max_iterations as usize).saturating_add(8).saturating_mul(ROUNDS_PER_ITERATION),
             milliseconds: 0.0,
             began: [Event::new(platform)?, Event::new(platform)?],
             polled: [Event::new(platform)?, Event::new(platform)?],
@@ -355,6 +363,14 @@ impl<'a> CudaBackend<'a> {
         self.milliseconds += f64::from(self.polled[before].since(&self.began[before])?);
         let at = before * counter::COUNT + counter::FINISHED;
         let finished = [self.polls.as_slice()[at], self.polls.as_slice()[at + 1]];
+        if finished != self.last_finished.0 {
+            self.last_finished = (finished, self.rounds);
+        } else if self.rounds - self.last_finished.1 > self.patience {
+            // Curves end by rules that allow no more: a device that does not follow them must not be waited for.
+            let what = format!("{}, geodesics", self.compute.platform().label());
+            let message = format!("no curve has ended in {} rounds", self.patience);
+            return Err(Error::Cuda { what, message, fatal: false });
+        }
         for (half, &finished) in finished.iter().enumerate() {
             let Half { jobs, given, sealed } = &self.halves[half];
             // Where there is room left in a half, no more pairs come.
