@@ -5,6 +5,9 @@
 //   S = Σ_l T_l · diag(λ_l ∘ φ''(h_l)) · T_lᵀ      λ_{l−1} = W_lᵀ (φ'(h_l) ∘ λ_l), from λ = r at the output
 //
 // G and S are made by gram.cu. Values and derivatives go by point number, Jacobians, r and λ by place in the list of points.
+//
+// 256 threads, a warp for every segment, curve or 8 × 8 inner products, or a tile of product.cuh. FFMA, for every point: 3D for a
+// chord, 2d²D + 2dD for J Jᵀ and J r, 2 · inputs · outputs for a layer of the adjoint pass.
 #include "curve.cuh"
 #include "inner_products.cuh"
 

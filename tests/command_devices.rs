@@ -129,6 +129,20 @@ mod emulator {
         a.iter().zip(b).fold(0.0_f32, |worst, (x, y)| worst.max((x - y).abs())) / scale
     }
 
+    /// A failure on the device is the run's, not the caller's, and leaves nothing behind.
+    #[test]
+    fn a_device_that_is_too_small() {
+        let bench = bench();
+        let layer = |inputs, outputs| (Array2::from_elem((outputs, inputs), 0.1), Array1::zeros(outputs));
+        let wide = [layer(2, 2000), layer(2000, 3)];
+        mlp(&bench.path("d.safetensors"), &wide, &[("activation", "tanh")]);
+        let run = bench.run(&run_on("emulator", &["--segments", "1000000", "--out", "run"]));
+        assert_eq!(run.code, 1, "{}", run.stderr);
+        assert!(run.stderr.starts_with("error: emulator: out of memory: "), "{}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+        assert!(!bench.path("run").exists());
+    }
+
     #[test]
     fn geodesics_agree_with_the_processor() {
         let bench = Bench::new();

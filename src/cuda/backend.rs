@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::decode::{Jets, decode};
 use super::energy::{AdjointRows, AdjointTargets, Chords, adjoint_pass, neighbours, seed};
 use super::gram::gram;
-use super::jacobian::{places, push_forward};
+use super::jacobian::{Pass, places};
 use super::launch::{Launcher, RowList};
 use super::memory::{Buffer, Event, Graph, Pinned, Stream};
 use super::network::DeviceNetwork;
@@ -449,13 +449,13 @@ impl Backend for CudaBackend<'_> {
             AdjointTargets { curvature: batch.curvature, gradient: batch.gradient, split: count, has_curvature: false };
         for chain in &network.chains {
             let tangents = places(chain, d, capacity, self.transient + 2 * adjoint_bytes);
-            push_forward(launcher, network, chain, list, &self.jets, &tangents)?;
-            gram(launcher, network, chain, list, &self.jets, &tangents, batch.gram)?;
-            seed(launcher, network, chain, everywhere, self.values, true, adjoints[0])?;
-            let products = (batch.off, batch.gradient);
-            neighbours(launcher, network, chain, list, &self.jets, &tangents, adjoints[0], products)?;
-            seed(launcher, network, chain, with_adjoint, self.values, true, adjoints[0])?;
-            adjoint_pass(launcher, network, chain, with_adjoint, &self.jets, &tangents, adjoints, &mut targets)?;
+            let pass = Pass { launcher, network, chain, list, jets: &self.jets, tangents: &tangents };
+            pass.push_forward()?;
+            gram(&pass, batch.gram)?;
+            seed(&pass, everywhere, self.values, true, adjoints[0])?;
+            neighbours(&pass, adjoints[0], batch.off, batch.gradient)?;
+            seed(&pass, with_adjoint, self.values, true, adjoints[0])?;
+            adjoint_pass(&pass, with_adjoint, adjoints, &mut targets)?;
         }
         Ok(())
     }

@@ -2,11 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::decode::Jets;
 use super::gram::{InnerProducts, Operand};
-use super::jacobian::Tangents;
+use super::jacobian::Pass;
 use super::launch::{Launcher, RowList};
-use super::network::{DeviceChain, DeviceNetwork, kernel};
+use super::network::kernel;
 use super::platform::Address;
 use crate::error::Result;
 
@@ -88,48 +87,30 @@ pub(crate) struct AdjointRows {
 }
 
 /// λ at the outputs of one head: the residuals r of the values, or the values themselves.
-pub(crate) fn seed(
-    launcher: Launcher<'_>,
-    network: &DeviceNetwork,
-    chain: &DeviceChain,
-    rows: AdjointRows,
-    values: Address,
-    residuals: bool,
-    out: Address,
-) -> Result<()> {
+pub(crate) fn seed(pass: &Pass<'_>, rows: AdjointRows, values: Address, residuals: bool, out: Address) -> Result<()> {
     let params = Seeds {
         list: rows.list,
         ids: rows.ids,
         values,
         out,
-        data_dim: network.data_dim as u32,
-        outputs: chain.outputs() as u32,
-        offset: chain.output_offset as u32,
+        data_dim: pass.network.data_dim as u32,
+        outputs: pass.chain.outputs() as u32,
+        offset: pass.chain.output_offset as u32,
         residuals: residuals.into(),
     };
-    let seeds = kernel(launcher.stream.platform().as_ref(), "adjoint_seeds")?;
-    launcher.threads(seeds, rows.list.limit as usize * chain.outputs(), &params)
+    let seeds = kernel(pass.launcher.stream.platform().as_ref(), "adjoint_seeds")?;
+    pass.launcher.threads(seeds, rows.list.limit as usize * pass.chain.outputs(), &params)
 }
 
 /// J_i J_{i+1}ᵀ into `off` and J_i r_i into `gradient`, of one head, by point number; r stands in `residuals` by place.
-#[allow(clippy::too_many_arguments)] // the arrays of two products
-pub(crate) fn neighbours(
-    launcher: Launcher<'_>,
-    network: &DeviceNetwork,
-    chain: &DeviceChain,
-    list: RowList,
-    jets: &Jets,
-    tangents: &[Tangents],
-    residuals: Address,
-    (off, gradient): (Address, Address),
-) -> Result<()> {
-    let (width, further) = (chain.outputs(), chain.first_layer > 0);
-    let jacobian = Operand::jacobian(chain, tangents, network.latent_dim, jets);
-    let blocks = InnerProducts::new(list, jacobian, jacobian, width, off).added(further);
-    blocks.launch(launcher, network.kernels.neighbours)?;
+pub(crate) fn neighbours(pass: &Pass<'_>, residuals: Address, off: Address, gradient: Address) -> Result<()> {
+    let (width, kernels) = (pass.chain.outputs(), &pass.network.kernels);
+    let jacobian = Operand::jacobian(pass);
+    let blocks = InnerProducts::new(pass.list, jacobian, jacobian, width, off);
+    blocks.added(pass.is_further_head()).launch(pass.launcher, kernels.neighbours)?;
     let residual = Operand { base: residuals, factor: 0, weight: 0, rows: 1, is_shared: 0 };
-    let products = InnerProducts::new(list, jacobian, residual, width, gradient).added(further);
-    products.launch(launcher, network.kernels.gradient)
+    let products = InnerProducts::new(pass.list, jacobian, residual, width, gradient);
+    products.added(pass.is_further_head()).launch(pass.launcher, kernels.gradient)
 }
 
 /// What the adjoint passes of all heads sum up.
@@ -145,21 +126,16 @@ pub(crate) struct AdjointTargets {
 }
 
 /// The adjoint pass of one head, from λ at its outputs in `adjoints[0]`: S of every layer, and the gradient at the first.
-#[allow(clippy::too_many_arguments)] // one head, and the arrays that its kernels read
 pub(crate) fn adjoint_pass(
-    launcher: Launcher<'_>,
-    network: &DeviceNetwork,
-    chain: &DeviceChain,
+    pass: &Pass<'_>,
     rows: AdjointRows,
-    jets: &Jets,
-    tangents: &[Tangents],
     adjoints: [Address; 2],
     targets: &mut AdjointTargets,
 ) -> Result<()> {
+    let Pass { launcher, network, chain, tangents, .. } = *pass;
     let d = network.latent_dim;
     let [mut here, mut before] = adjoints;
     for (k, layer) in chain.layers.iter().enumerate().rev() {
-        let number = chain.first_layer + k;
         let rows_of = |x, y, out| InnerProducts {
             ids: rows.ids,
             split: targets.split,
@@ -167,7 +143,7 @@ pub(crate) fn adjoint_pass(
         };
         if layer.has_second {
             let plain = Operand::tangents(tangents[k], d, 0);
-            let weighted = Operand { factor: jets.second[number], weight: here, ..plain };
+            let weighted = Operand { factor: pass.second(k), weight: here, ..plain };
             let share = rows_of(plain, weighted, targets.curvature).added(targets.has_curvature);
             share.launch(launcher, network.kernels.gram)?;
             targets.has_curvature = true;
@@ -175,8 +151,8 @@ pub(crate) fn adjoint_pass(
         if k == 0 {
             if targets.gradient != 0 {
                 let first = Operand::tangents(tangents[0], d, 0);
-                let adjoint = Operand { base: here, factor: jets.first[number], weight: 0, rows: 1, is_shared: 0 };
-                let products = rows_of(first, adjoint, targets.gradient).added(chain.first_layer > 0);
+                let adjoint = Operand { base: here, factor: pass.first(0), weight: 0, rows: 1, is_shared: 0 };
+                let products = rows_of(first, adjoint, targets.gradient).added(pass.is_further_head());
                 let products = InnerProducts { behind_split: 1, ..products };
                 products.launch(launcher, network.kernels.gradient)?;
             }
@@ -186,7 +162,7 @@ pub(crate) fn adjoint_pass(
             list: rows.list,
             ids: rows.ids,
             input: here,
-            factor: jets.first[number],
+            factor: pass.first(k),
             weights: layer.weight,
             output: before,
             inputs: layer.inputs as u32,

@@ -2,10 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::decode::Jets;
-use super::jacobian::Tangents;
+use super::jacobian::{Pass, Tangents};
 use super::launch::{Launcher, RowList};
-use super::network::{DeviceChain, DeviceNetwork};
 use super::platform::{Address, Kernel};
 use crate::error::Result;
 
@@ -30,9 +28,9 @@ impl Operand {
     }
 
     /// J of one head: the tangents of its last layer behind the activation.
-    pub fn jacobian(chain: &DeviceChain, tangents: &[Tangents], d: usize, jets: &Jets) -> Self {
-        let last = chain.layers.len() - 1;
-        Self::tangents(tangents[last], d, jets.first[chain.first_layer + last])
+    pub fn jacobian(pass: &Pass<'_>) -> Self {
+        let last = pass.chain.layers.len() - 1;
+        Self::tangents(pass.tangents[last], pass.network.latent_dim, pass.first(last))
     }
 }
 
@@ -71,16 +69,8 @@ impl InnerProducts {
 }
 
 /// Adds the share of one head to G `[points, d, d]`, or sets it with the first head.
-pub(crate) fn gram(
-    launcher: Launcher<'_>,
-    network: &DeviceNetwork,
-    chain: &DeviceChain,
-    list: RowList,
-    jets: &Jets,
-    tangents: &[Tangents],
-    out: Address,
-) -> Result<()> {
-    let jacobian = Operand::jacobian(chain, tangents, network.latent_dim, jets);
-    let products = InnerProducts::new(list, jacobian, jacobian, chain.outputs(), out);
-    products.added(chain.first_layer > 0).launch(launcher, network.kernels.gram)
+pub(crate) fn gram(pass: &Pass<'_>, out: Address) -> Result<()> {
+    let jacobian = Operand::jacobian(pass);
+    let products = InnerProducts::new(pass.list, jacobian, jacobian, pass.chain.outputs(), out);
+    products.added(pass.is_further_head()).launch(pass.launcher, pass.network.kernels.gram)
 }

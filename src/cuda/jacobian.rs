@@ -48,57 +48,85 @@ pub(crate) fn places(chain: &DeviceChain, latent_dim: usize, points: usize, room
     chain.layers.iter().enumerate().map(place).collect()
 }
 
-/// Carries the tangents of one head through all its layers, to `tangents` (see [`places`]).
-pub(crate) fn push_forward(
-    launcher: Launcher<'_>,
-    network: &DeviceNetwork,
-    chain: &DeviceChain,
-    list: RowList,
-    jets: &Jets,
-    tangents: &[Tangents],
-) -> Result<()> {
-    (1..chain.layers.len()).try_for_each(|k| {
-        let layer = &chain.layers[k];
-        let to = Target { at: tangents[k].at, stride: layer.outputs, offset: 0, finish: 0 };
-        through_layer(launcher, network, chain, k, list, jets, tangents, to)
-    })
+/// One head at a list of points: what its kernels read.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub launcher: Launcher<'a>,
+    pub network: &'a DeviceNetwork,
+    pub chain: &'a DeviceChain,
+    pub list: RowList,
+    pub jets: &'a Jets,
+    /// Of every layer; see [`places`].
+    pub tangents: &'a [Tangents],
 }
 
-/// Where a layer's tangents go.
-struct Target {
-    at: Address,
-    stride: usize,
-    offset: usize,
-    finish: Address,
-}
+impl Pass<'_> {
+    /// φ' of layer k by point number, or 0 where φ' = 1.
+    pub fn first(&self, k: usize) -> Address {
+        self.jets.first[self.chain.first_layer + k]
+    }
 
-#[allow(clippy::too_many_arguments)] // a layer of a head, and the arrays that its kernel reads
-fn through_layer(
-    launcher: Launcher<'_>,
-    network: &DeviceNetwork,
-    chain: &DeviceChain,
-    k: usize,
-    list: RowList,
-    jets: &Jets,
-    tangents: &[Tangents],
-    to: Target,
-) -> Result<()> {
-    let (layer, before, d) = (&chain.layers[k], &tangents[k - 1], network.latent_dim);
-    let params = JacobianLayer {
-        list,
-        input: before.at,
-        factor: jets.first[chain.first_layer + k - 1],
-        weights: layer.transposed,
-        output: to.at,
-        finish: to.finish,
-        inputs: layer.inputs as u32,
-        outputs: layer.outputs as u32,
-        stride: to.stride as u32,
-        offset: to.offset as u32,
-        latent_dim: d as u32,
-        input_is_shared: before.is_shared.into(),
-    };
-    launcher.tiles(layer.jacobian, list.limit as usize * d, layer.outputs, &params)
+    /// φ'' of layer k, likewise.
+    pub fn second(&self, k: usize) -> Address {
+        self.jets.second[self.chain.first_layer + k]
+    }
+
+    /// True for a head that adds to what an earlier one has left.
+    pub fn is_further_head(&self) -> bool {
+        self.chain.first_layer > 0
+    }
+
+    /// Carries the tangents through all layers.
+    pub fn push_forward(&self) -> Result<()> {
+        self.push_through(self.chain.layers.len())
+    }
+
+    fn push_through(&self, layers: usize) -> Result<()> {
+        (1..layers).try_for_each(|k| {
+            let params = self.layer(k, self.tangents[k].at, (self.chain.layers[k].outputs, 0), 0);
+            self.launch(k, &params)
+        })
+    }
+
+    /// Carries the tangents through all layers and the last activation, to columns of `out` `[points, d, D]`.
+    fn finish(&self, out: Address) -> Result<()> {
+        let last = self.chain.layers.len() - 1;
+        self.push_through(last)?;
+        let params = self.layer(last, out, (self.network.data_dim, self.chain.output_offset), self.first(last));
+        if last > 0 {
+            return self.launch(last, &params);
+        }
+        let one_layer = kernel(self.launcher.stream.platform().as_ref(), "jacobian_of_one_layer")?;
+        let columns = self.list.limit as usize * self.network.latent_dim;
+        self.launcher.threads(one_layer, columns * self.chain.outputs(), &params)
+    }
+
+    /// Layer k's tangents from those of the layer before, to rows of `output` of the given stride and first column.
+    fn layer(&self, k: usize, output: Address, (stride, offset): (usize, usize), finish: Address) -> JacobianLayer {
+        let layer = &self.chain.layers[k];
+        // The first layer has none before it: its own weights are its tangents.
+        let before = self.tangents[k.saturating_sub(1)];
+        JacobianLayer {
+            list: self.list,
+            input: before.at,
+            factor: if k > 0 { self.first(k - 1) } else { 0 },
+            weights: layer.transposed,
+            output,
+            finish,
+            inputs: layer.inputs as u32,
+            outputs: layer.outputs as u32,
+            stride: stride as u32,
+            offset: offset as u32,
+            latent_dim: self.network.latent_dim as u32,
+            input_is_shared: before.is_shared.into(),
+        }
+    }
+
+    fn launch(&self, k: usize, params: &JacobianLayer) -> Result<()> {
+        let layer = &self.chain.layers[k];
+        let rows = self.list.limit as usize * self.network.latent_dim;
+        self.launcher.tiles(layer.jacobian, rows, layer.outputs, params)
+    }
 }
 
 /// J of all heads: `out` `[points, d, D]`, from derivatives by point number. `room` is [`DeviceNetwork::tangent_width`] wide.
@@ -110,42 +138,9 @@ pub(crate) fn jacobians(
     room: Address,
     out: Address,
 ) -> Result<()> {
-    let (list, d) = (RowList::all(points), network.latent_dim);
-    for chain in &network.chains {
-        let last = chain.layers.len() - 1;
-        let to = Target {
-            at: out,
-            stride: network.data_dim,
-            offset: chain.output_offset,
-            finish: jets.first[chain.first_layer + last],
-        };
-        let tangents = places(chain, d, points, room);
-        if last == 0 {
-            let layer = &chain.layers[0];
-            let params = JacobianLayer {
-                list,
-                input: layer.transposed,
-                factor: 0,
-                weights: 0,
-                output: to.at,
-                finish: to.finish,
-                inputs: d as u32,
-                outputs: layer.outputs as u32,
-                stride: to.stride as u32,
-                offset: to.offset as u32,
-                latent_dim: d as u32,
-                input_is_shared: 1,
-            };
-            let one_layer = kernel(launcher.stream.platform().as_ref(), "jacobian_of_one_layer")?;
-            launcher.threads(one_layer, points * d * layer.outputs, &params)?;
-            continue;
-        }
-        for k in 1..last {
-            let layer = &chain.layers[k];
-            let to = Target { at: tangents[k].at, stride: layer.outputs, offset: 0, finish: 0 };
-            through_layer(launcher, network, chain, k, list, jets, &tangents, to)?;
-        }
-        through_layer(launcher, network, chain, last, list, jets, &tangents, to)?;
-    }
-    Ok(())
+    network.chains.iter().try_for_each(|chain| {
+        let tangents = places(chain, network.latent_dim, points, room);
+        let list = RowList::all(points);
+        Pass { launcher, network, chain, list, jets, tangents: &tangents }.finish(out)
+    })
 }

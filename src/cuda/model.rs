@@ -7,7 +7,7 @@ use super::backend::{CudaBackend, Pairs};
 use super::decode::{Jets, decode};
 use super::energy::{AdjointRows, AdjointTargets, Chords, CurveSums, adjoint_pass, seed};
 use super::gram::gram;
-use super::jacobian::{jacobians, places, push_forward};
+use super::jacobian::{Pass, jacobians, places};
 use super::launch::{Launcher, RowList};
 use super::memory::{Buffer, Event, Pinned, Stream};
 use super::network::{DeviceNetwork, host_networks, specialise};
@@ -177,8 +177,9 @@ impl CudaModel {
             let list = RowList::all(chunk.rows);
             network.chains.iter().try_for_each(|chain| {
                 let tangents = places(chain, d, chunk.rows, rest);
-                push_forward(launcher, network, chain, list, &jets, &tangents)?;
-                gram(launcher, network, chain, list, &jets, &tangents, chunk.out)
+                let pass = Pass { launcher, network, chain, list, jets: &jets, tangents: &tangents };
+                pass.push_forward()?;
+                gram(&pass, chunk.out)
             })
         })
     }
@@ -208,10 +209,11 @@ impl CudaModel {
             let mut targets = AdjointTargets { curvature: chunk.out, gradient: 0, split: 0, has_curvature: false };
             for chain in &network.chains {
                 let tangents = places(chain, d, chunk.rows, rest + 2 * adjoint_bytes);
-                push_forward(launcher, network, chain, list, &jets, &tangents)?;
+                let pass = Pass { launcher, network, chain, list, jets: &jets, tangents: &tangents };
+                pass.push_forward()?;
                 let weights = chunk.input + bytes(chunk.rows * d);
-                seed(launcher, network, chain, rows, weights, false, lambdas[0])?;
-                adjoint_pass(launcher, network, chain, rows, &jets, &tangents, lambdas, &mut targets)?;
+                seed(&pass, rows, weights, false, lambdas[0])?;
+                adjoint_pass(&pass, rows, lambdas, &mut targets)?;
             }
             if targets.has_curvature { Ok(()) } else { launcher.clear(chunk.out, chunk.rows * d * d) }
         })
