@@ -200,7 +200,7 @@ impl<T: Scalar> Model<T> {
     /// # Errors
     ///
     /// [`Error::Shape`] where starts and ends are not both `[C, d]`; [`Error::NotFinite`] where one of them is NaN or infinite;
-    /// [`Error::Option`] where an option is out of its range. Curves that do not converge are no error: see [`Status`].
+    /// [`Error::Option`] where an option is out of its range. Curves that do not converge are no error: see [`Status`](crate::Status).
     pub fn geodesics(
         &self,
         starts: ArrayView2<'_, T>,

@@ -7,7 +7,7 @@ use super::energy::{LineariseScratch, clear, evaluate, gradient, linearise};
 use super::gram::chord_sums;
 use super::network::Network;
 use super::step::{Solver, System};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::geodesic::Status;
 use crate::geodesic::backend::{Backend, Finished, Initial};
 use crate::geodesic::initial::{resample, straight_line};
@@ -186,7 +186,10 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
                 straight_line(start, end, &mut self.line);
                 &self.line
             }
-            Initial::OnDevice(..) => return Err(Error::Device("cpu: expected latents in the host's memory".into())),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Initial::OnDevice(..) => {
+                return Err(crate::error::Error::Device("cpu: expected latents in the host's memory".into()));
+            }
         };
         if let Some(curve) = self.curves.iter_mut().find(|c| c.need == Need::Nothing) {
             let d = self.network.latent_dim;

@@ -13,13 +13,16 @@
 pub(crate) mod array;
 pub(crate) mod backend;
 #[cfg(feature = "cuda")]
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod cache;
 #[cfg(feature = "cuda")]
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod compile;
 #[cfg(feature = "cust")]
 mod cust;
 mod decode;
 #[cfg(feature = "cuda")]
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod driver;
 #[cfg(feature = "emulator")]
 pub(crate) mod emulator;
@@ -33,8 +36,10 @@ pub(crate) mod model;
 mod module;
 pub(crate) mod network;
 #[cfg(feature = "cuda")]
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod nvrtc;
 pub(crate) mod platform;
 #[cfg(feature = "cuda")]
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod sources;
 mod step;

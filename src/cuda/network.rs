@@ -9,7 +9,7 @@ use crate::decoder::{Activation, Decoder};
 use crate::error::{Error, Result};
 
 /// Kernels of which there is also a version made for one decoder's sizes, compiled at run time; wide and narrow ones alike.
-#[cfg(feature = "cuda")]
+#[cfg(all(feature = "cuda", feature = "cli"))]
 pub(crate) const SPECIALISED: [&str; 7] =
     ["decode_layer", "jacobian_layer", "adjoint_layer", "gram", "neighbour_products", "gradient_products", "step"];
 /// Columns of the narrow kernels' tiles; `ProductTile` in `kernels/product.cuh`.

@@ -25,6 +25,7 @@ pub(crate) enum Initial<'a, T> {
     /// `[N + 1, d]`.
     Curve(&'a [T]),
     /// Row `job` of the starts and of the ends `[C, d]` that stand at these addresses on the device.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
     OnDevice(u64, u64),
 }
 

@@ -22,7 +22,7 @@ pub(crate) mod counter {
     pub const FINISHED: usize = 2;
     pub const TANGENTS: usize = 4;
     pub const ADJOINTS: usize = 6;
-    #[cfg(test)]
+    #[cfg(all(test, feature = "emulator"))]
     pub const STEPS: usize = 7;
     pub const SEARCHES: usize = 8;
     pub const COUNT: usize = 16;
