@@ -1,7 +1,7 @@
 // The step of a geodesic: lists of work, the block-tridiagonal solve, the curve to be tried, and what becomes of every curve.
 //
 // A round of the solver is
-//   admit                 free slots take the next pairs
+//   collect_free, admit   free slots take the next pairs
 //   collect_linearise     lists of points and curves for what follows
 //   (jacobian, gram, energy)
 //   step, step_wide       (H + λs Λ⊗I) δ = −∇E, then trial = points + length · δ
@@ -21,9 +21,9 @@ struct Counters {
     u32 next, limit;
     /// Pairs ever finished in either half of the ring.
     u32 finished[2];
-    /// Items of this round: points to linearise, points with a gradient alone, points of both with an adjoint, curves to step, points to decode.
-    u32 tangents, gradients, adjoints, steps, searches;
-    u32 padding[7];
+    /// Items of this round: free slots, points to linearise, points with a gradient alone, points of both with an adjoint, curves to step, points to decode.
+    u32 free, tangents, gradients, adjoints, steps, searches;
+    u32 padding[6];
 };
 static_assert(sizeof(Counters) == 64, "src/cuda/step.rs reads them");
 
@@ -47,6 +47,7 @@ struct Batch {
     // Lists.
     u32* tangent_ids;   // [slots · stride], gradient points from the end
     u32* adjoint_rows;  // [slots · stride], places in tangent_ids
+    u32* free_slots;    // [slots]
     u32* step_curves;   // [slots]
     u32* search_ids;    // [slots · stride]
     /// Scratch of step_wide, [blocks of the grid, 2d² + d + …].
@@ -101,25 +102,23 @@ DEVICE float resampled(u32 d, u32 old, u32 fresh, u32 at, Read read) {
     return value;
 }
 
-/// Free slots take the next pairs. A warp for every slot.
+/// A list of the free slots. One thread a slot.
+KERNEL(collect_free, Batch, 256, 4) {
+    for (u32 slot = grid_thread(); slot < p.slots; slot += grid_threads()) {
+        if (p.curves[slot].need == NEED_NOTHING) p.free_slots[atomicAdd(&p.counters->free, 1u)] = slot;
+    }
+}
+
+/// Pairs that free slots take in this round.
+DEVICE u32 admitted(const Counters& counters) { return min(counters.free, counters.limit - counters.next); }
+
+/// Free slots take the next pairs. A warp for every pair; `next` moves on in collect_linearise.
 KERNEL(admit, Batch, 256, 4) {
     const u32 d = p.latent_dim, n = p.last_segments(), coarse = p.grids[0];
-    for (u32 slot = grid_warp(); slot < p.slots; slot += grid_warps()) {
+    const u32 count = admitted(*p.counters);
+    for (u32 item = grid_warp(); item < count; item += grid_warps()) {
+        const u32 slot = p.free_slots[item], job = p.counters->next + item;
         Curve& curve = p.curves[slot];
-        u32 job = NO_ROW;
-        if (lane() == 0 && curve.need == NEED_NOTHING) {
-            u32 next = atomicAdd(&p.counters->next, 0u);
-            while (next < p.counters->limit) {
-                const u32 found = atomicCAS(&p.counters->next, next, next + 1);
-                if (found == next) {
-                    job = next;
-                    break;
-                }
-                next = found;
-            }
-        }
-        job = __shfl_sync(ALL_LANES, job, 0);
-        if (job == NO_ROW) continue;
         const u64 at = job % p.input_ring;
         for (u32 e = lane(); e < (coarse + 1) * d; e += WARP) {
             const float z = resampled(d, n, coarse, e, [&](u32 j, u32 k) {
@@ -144,6 +143,7 @@ KERNEL(admit, Batch, 256, 4) {
 
 /// Lists for the linearisation and the step. A warp for every slot.
 KERNEL(collect_linearise, Batch, 256, 4) {
+    if (grid_thread() == 0) p.counters->next += admitted(*p.counters);
     for (u32 slot = grid_warp(); slot < p.slots; slot += grid_warps()) {
         const Curve& curve = p.curves[slot];
         const u32 need = curve.need, count = curve.segments - 1;

@@ -62,7 +62,7 @@ impl Layout {
 
     /// Bytes that one slot takes, its places in the ring included.
     fn slot_bytes(&self) -> usize {
-        (self.stride * (self.kept + self.transient) + 2 * (self.input + self.output) + 2) * size_of::<f32>()
+        (self.stride * (self.kept + self.transient) + 2 * (self.input + self.output) + 3) * size_of::<f32>()
             + CURVE_BYTES
     }
 
@@ -178,7 +178,7 @@ impl<'a> CudaBackend<'a> {
         let launcher = Launcher { stream: &compute };
         let workspace = global_workspace(launcher, slots, d);
         let points = slots * stride;
-        let total = points * (layout.kept + layout.transient) + 2 * slots + workspace;
+        let total = points * (layout.kept + layout.transient) + 3 * slots + workspace;
         let numbers_4 = Buffer::<f32>::new(platform, total)?;
         let mut next = 0;
         let mut place = |count: usize| {
@@ -215,6 +215,7 @@ impl<'a> CudaBackend<'a> {
             sides: place(points * d),
             tangent_ids: place(points),
             adjoint_rows: place(points),
+            free_slots: place(slots),
             step_curves: place(slots),
             search_ids: place(points),
             workspace: place(workspace),
@@ -430,8 +431,8 @@ impl Backend for CudaBackend<'_> {
     fn linearise(&mut self) -> Result<()> {
         let launcher = self.launcher();
         let (network, batch, capacity) = (self.network, &self.batch, self.capacity());
-        let of_round = counter::SEARCHES + 1 - counter::TANGENTS;
-        self.compute.clear(&self.counters, counter::TANGENTS, of_round)?;
+        let of_round = counter::SEARCHES + 1 - counter::FREE;
+        self.compute.clear(&self.counters, counter::FREE, of_round)?;
         batch.admit(launcher)?;
         batch.collect_linearise(launcher)?;
         let d = network.latent_dim;

@@ -12,8 +12,9 @@ const TILE_COLUMNS: u64 = 64;
 /// Threads of every kernel but the solver's step.
 const THREADS: u32 = 256;
 const WARP: u64 = 32;
-/// Blocks of a grid for every multiprocessor, at most: several waves, so that the last one is short.
+/// Blocks of a grid for every multiprocessor, at most: several waves, so that the last one is short. Blocks of one warp are many more.
 const BLOCKS_PER_MULTIPROCESSOR: u64 = 16;
+const SMALL_BLOCKS_PER_MULTIPROCESSOR: u64 = 64;
 
 /// `RowList` in `kernels/product.cuh`: which points a kernel works on.
 #[repr(C)]
@@ -44,13 +45,13 @@ pub(crate) struct Launcher<'a> {
 }
 
 impl Launcher<'_> {
-    fn blocks(&self, wanted: u64) -> u32 {
-        let most = u64::from(self.stream.platform().properties().multiprocessors) * BLOCKS_PER_MULTIPROCESSOR;
+    fn blocks(&self, wanted: u64, per_multiprocessor: u64) -> u32 {
+        let most = u64::from(self.stream.platform().properties().multiprocessors) * per_multiprocessor;
         wanted.clamp(1, most.max(1)) as u32
     }
 
     fn launch<P: Pod>(&self, kernel: Kernel, blocks: u64, params: &P) -> Result<()> {
-        let geometry = Geometry { blocks: self.blocks(blocks), threads: THREADS, shared: 0 };
+        let geometry = Geometry { blocks: self.blocks(blocks, BLOCKS_PER_MULTIPROCESSOR), threads: THREADS, shared: 0 };
         // SAFETY: launchers in this module build `params` from buffers that outlive their stream, with the sizes they were made for.
         unsafe { self.stream.launch(kernel, geometry, params) }
     }
@@ -73,7 +74,7 @@ impl Launcher<'_> {
 
     /// A block of `threads` for every item, with dynamic shared memory.
     pub fn each<P: Pod>(&self, kernel: Kernel, items: usize, (threads, shared): (u32, u32), params: &P) -> Result<()> {
-        let geometry = Geometry { blocks: self.blocks(items as u64), threads, shared };
+        let geometry = Geometry { blocks: self.blocks_for(items), threads, shared };
         // SAFETY: as in `launch`.
         unsafe { self.stream.launch(kernel, geometry, params) }
     }
@@ -86,6 +87,6 @@ impl Launcher<'_> {
 
     /// Blocks that [`each`](Launcher::each) launches.
     pub fn blocks_for(&self, items: usize) -> u32 {
-        self.blocks(items as u64)
+        self.blocks(items as u64, SMALL_BLOCKS_PER_MULTIPROCESSOR)
     }
 }

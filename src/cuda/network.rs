@@ -210,3 +210,43 @@ impl DeviceNetwork {
 pub(crate) fn host_networks(decoder: &Decoder) -> [HostNetwork<f32>; 2] {
     [HostNetwork::new(decoder), HostNetwork::new(&decoder.compressed())]
 }
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use ndarray::{Array1, Array2};
+
+    use super::*;
+    use crate::cuda::nvrtc;
+    use crate::decoder::{Head, Layer};
+
+    /// What a decoder asks a compiler for compiles, for every architecture, and defines all that is looked up later.
+    #[test]
+    fn a_decoders_own_kernels_compile() {
+        let Ok(compiler) = nvrtc::compiler() else { return println!("skipped: no NVRTC") };
+        let layer = |inputs: usize, outputs: usize, activation| Layer {
+            weight: Array2::zeros((outputs, inputs)),
+            bias: Array1::zeros(outputs),
+            activation,
+        };
+        let head = |name, hidden| {
+            let layers = vec![layer(3, 70, hidden), layer(70, 16, hidden), layer(16, 20, Activation::Identity)];
+            Head::new(name, layers).unwrap()
+        };
+        let decoder =
+            Decoder::new(vec![head("mean", Activation::GeluTanh), head("std", Activation::LeakyRelu)]).unwrap();
+        let networks = host_networks(&decoder);
+        let layers: Vec<&Dense<f32>> = networks.iter().flat_map(|n| n.layers()).collect();
+        let source = instances::source(3, &layers);
+        let names =
+            layers.iter().flat_map(|l| [instances::decode(l), instances::jacobian(3, l), instances::adjoint(l)]);
+        let of_dim = ["gram", "neighbour", "gradient", "step"].map(|family| instances::of_dim(family, 3));
+        let names: Vec<String> = names.chain(of_dim).collect();
+        for architecture in ["sm_80", "sm_90a", "sm_100"] {
+            let code = compiler.compile(architecture, &source).unwrap_or_else(|error| panic!("{error}"));
+            for name in &names {
+                let found = code.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+                assert!(found, "{architecture}: no {name}");
+            }
+        }
+    }
+}

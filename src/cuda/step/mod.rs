@@ -16,15 +16,16 @@ const MOST_GRIDS: usize = 12;
 /// Dynamic shared memory of a step where the workspace is in global memory.
 const STATIC_SHARED: usize = 4096;
 
-/// Places in `Counters` of `kernels/step.cu`, in words; those from `TANGENTS` to `SEARCHES` are of one round.
+/// Places in `Counters` of `kernels/step.cu`, in words; those from `FREE` to `SEARCHES` are of one round.
 pub(crate) mod counter {
     pub const LIMIT: usize = 1;
     pub const FINISHED: usize = 2;
-    pub const TANGENTS: usize = 4;
-    pub const ADJOINTS: usize = 6;
+    pub const FREE: usize = 4;
+    pub const TANGENTS: usize = 5;
+    pub const ADJOINTS: usize = 7;
     #[cfg(all(test, feature = "emulator"))]
-    pub const STEPS: usize = 7;
-    pub const SEARCHES: usize = 8;
+    pub const STEPS: usize = 8;
+    pub const SEARCHES: usize = 9;
     pub const COUNT: usize = 16;
 }
 
@@ -96,6 +97,7 @@ pub(crate) struct Batch {
     pub sides: Address,
     pub tangent_ids: Address,
     pub adjoint_rows: Address,
+    pub free_slots: Address,
     pub step_curves: Address,
     pub search_ids: Address,
     pub workspace: Address,
@@ -138,6 +140,8 @@ impl Batch {
 
     /// Free slots take the next pairs.
     pub fn admit(&self, launcher: Launcher<'_>) -> Result<()> {
+        let collect_free = kernel(launcher.stream.platform().as_ref(), "collect_free")?;
+        launcher.threads(collect_free, self.slots as usize, self)?;
         self.every_slot(launcher, "admit")
     }
 

@@ -21,9 +21,7 @@ struct Stage {
     counters: Buffer<u32>,
     codes: Buffer<u32>,
     numbers: Buffer<f64>,
-    starts: Buffer<f32>,
-    ends: Buffer<f32>,
-    _others: Vec<Buffer<f32>>,
+    _others: (Vec<Buffer<f32>>, [Buffer<f32>; 2], Buffer<u32>),
 }
 
 impl Stage {
@@ -34,6 +32,7 @@ impl Stage {
         let others: Vec<_> = [stride * D, stride * D * 3, stride].map(numbers).into();
         let (starts, ends) = (bench.buffer(&[0.25f32, -1.0, 9.0, 9.0]), bench.buffer(&[1.5f32, 0.125, 9.0, 9.0]));
         let (curves, counters) = (bench.buffer(&[0u8; CURVE_BYTES]), bench.buffer(&[0u32; counter::COUNT]));
+        let free = bench.buffer(&[0u32]);
         let (codes, results) = (bench.buffer(&[9u32; 4]), bench.buffer(&[0f64; 6]));
         let policy = policy::Policy { tolerance: 1e-6, coarse_tolerance: 1e-3, noise: 1e-6, max_iterations: 100 };
         let batch = Batch {
@@ -45,6 +44,7 @@ impl Stage {
             squares: squares.address(),
             gradient: others[0].address(),
             steps: others[1].address(),
+            free_slots: free.address(),
             starts: starts.address(),
             ends: ends.address(),
             out_points: trial.address(),
@@ -68,9 +68,7 @@ impl Stage {
             counters,
             codes,
             numbers: results,
-            starts,
-            ends,
-            _others: others,
+            _others: (others, [starts, ends], free),
             bench,
         }
     }
@@ -120,20 +118,24 @@ fn a_pair_starts_on_the_straight_line() {
         straight_line(&from, &to, &mut line);
         let mut expected = vec![0.0; (grids[0] + 1) * D];
         resample(D, &line, &mut expected);
-        stage.bench.launch("admit", 256, 0, &stage.batch);
+        let admit = |limit: u32| {
+            let mut counted = [0; counter::COUNT];
+            counted[counter::LIMIT] = limit;
+            stage.bench.write(&stage.counters, &counted);
+            for name in ["collect_free", "admit", "collect_linearise"] {
+                stage.bench.launch(name, 256, 0, &stage.batch);
+            }
+        };
+        admit(0);
         assert_eq!(stage.curve().need, NOTHING, "no pair has been released");
-        let mut counted = [0; counter::COUNT];
-        counted[counter::LIMIT] = 1;
-        stage.bench.write(&stage.counters, &counted);
-        stage.bench.launch("admit", 256, 0, &stage.batch);
+        admit(1);
         let curve = stage.curve();
         assert_eq!((curve.need, curve.segments, curve.job, curve.grid), (SEARCH, grids[0] as u32, 0, 0));
         assert_eq!(curve.damping, policy::FIRST_DAMPING);
         let found = stage.points(grids[0]);
         close(&found, &expected);
         assert_eq!((&found[..D], &found[grids[0] * D..]), (&from[..], &to[..]), "ends stay to the bit");
-        assert_eq!(stage.bench.read(&stage.counters, 1), [1]);
-        let _ = (&stage.starts, &stage.ends);
+        assert_eq!(stage.bench.read(&stage.counters, 1), [1], "the next pair is number 1");
     }
 }
 
