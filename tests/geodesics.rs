@@ -360,6 +360,24 @@ mod kernel {
         }
     }
 
+    /// Curves of many segments, by way of one or several coarser grids, nested and not.
+    #[test]
+    fn many_segments() {
+        let (golden, decoder) = (golden("digits-d2-tanh"), decoder("digits-d2-tanh"));
+        let part = s![..4, ..];
+        let (starts, ends) = (cast(&golden.starts.slice(part).to_owned()), cast(&golden.ends.slice(part).to_owned()));
+        for segments in [16, 130, 512] {
+            let options = Options { segments, ..Options::default() };
+            let found = kernels::model(&decoder).geodesics(starts.view(), ends.view(), &options).unwrap();
+            let on_cpu = model::<f32>(&decoder).geodesics(starts.view(), ends.view(), &options).unwrap();
+            ends_are_kept(&found, starts.view(), ends.view());
+            for c in 0..4 {
+                assert_eq!(found.status[c], Status::Converged, "N = {segments}, curve {c}");
+                assert!(gap(found.energy[c].into(), on_cpu.energy[c].into()) < 1e-4, "N = {segments}, curve {c}");
+            }
+        }
+    }
+
     #[test]
     fn small_geodesics() {
         for (widths, segments) in [(&[2, 5, 4][..], 3), (&[9, 7, 3, 10], 2), (&[1, 3], 4), (&[2, 64, 64, 64], 16)] {

@@ -26,6 +26,8 @@ pub struct EmulatorOptions {
     pub checked: bool,
     /// Bytes of device memory. Allocations beyond it fail with [`Error::OutOfMemory`]; it need not be there until it is used.
     pub memory: u64,
+    /// Bytes of one allocation at most, as in a fragmented memory that has more in all.
+    pub largest_allocation: u64,
     /// Multiprocessors that the device says it has, by which launches choose how many blocks to start.
     pub multiprocessors: u32,
     /// Every launch of this kernel fails with an [`Error::Cuda`] that is not fatal.
@@ -36,7 +38,14 @@ pub struct EmulatorOptions {
 
 impl Default for EmulatorOptions {
     fn default() -> Self {
-        Self { checked: false, memory: 4 << 30, multiprocessors: 4, failing_kernel: None, threads: None }
+        Self {
+            checked: false,
+            memory: 4 << 30,
+            largest_allocation: u64::MAX,
+            multiprocessors: 4,
+            failing_kernel: None,
+            threads: None,
+        }
     }
 }
 
@@ -176,7 +185,7 @@ impl Platform for Emulator {
         if bytes == 0 {
             return Err(refused("allocation", "expected at least 1 byte, found 0"));
         }
-        if bytes as u64 > free {
+        if bytes as u64 > free.min(self.options.largest_allocation) {
             return Err(too_much());
         }
         let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| too_much())?;
