@@ -134,7 +134,7 @@ pub(crate) struct CudaBackend<'a> {
     numbers: Pinned<f64>,
     codes: Pinned<u32>,
     counters: Buffer<u32>,
-    _curves: Buffer<u8>,
+    curves: Buffer<u8>,
     _numbers_4: Buffer<f32>,
     ring_inputs: Buffer<f32>,
     ring_points: Buffer<f32>,
@@ -233,9 +233,7 @@ impl<'a> CudaBackend<'a> {
             latent_dim: d as u32,
             ..Batch::new(grids, policy)
         };
-        compute.clear(&curves, 0, slots * CURVE_BYTES)?;
-        compute.clear(&counters, 0, counter::COUNT)?;
-        Ok(Self {
+        let this = Self {
             copies: Stream::new(platform)?,
             graph: None,
             network,
@@ -264,14 +262,17 @@ impl<'a> CudaBackend<'a> {
             numbers: Pinned::new(platform, slots * 3)?,
             codes: Pinned::new(platform, slots * 2)?,
             counters,
-            _curves: curves,
+            curves,
             _numbers_4: numbers_4,
             ring_inputs,
             ring_points,
             ring_numbers,
             ring_codes,
             compute,
-        })
+        };
+        this.compute.clear(&this.curves, 0, slots * CURVE_BYTES)?;
+        this.compute.clear(&this.counters, 0, counter::COUNT)?;
+        Ok(this)
     }
 
     fn launcher(&self) -> Launcher<'_> {

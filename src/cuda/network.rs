@@ -95,7 +95,7 @@ fn instance_or(platform: &dyn Platform, instance: &str, general: &str) -> Result
 
 /// Names of kernels made for one layer or one d, with the macro of `kernels/` that defines each.
 mod instances {
-    use super::{Activation, Dense};
+    use super::{Activation, Dense, HostNetwork};
 
     pub fn decode(l: &Dense<f32>) -> String {
         format!("decode_{}_{}_{}", l.inputs, l.outputs, l.activation)
@@ -110,19 +110,22 @@ mod instances {
         format!("{what}_{d}")
     }
 
-    /// What defines all of them, each once.
-    pub fn source(d: usize, layers: &[&Dense<f32>]) -> String {
+    /// What defines all of them, each once. The first layer of a head needs no product but its own.
+    pub fn source(networks: &[&HostNetwork<f32>]) -> String {
+        let d = networks.first().map_or(0, |n| n.latent_dim);
         let constant = |a: Activation| a.name().to_ascii_uppercase();
         let mut lines: Vec<String> =
             [("GRAM", "gram"), ("NEIGHBOUR", "neighbour"), ("GRADIENT", "gradient"), ("STEP", "step")]
                 .iter()
                 .map(|(family, name)| format!("{family}_INSTANCE({}, {d})", of_dim(name, d)))
                 .collect();
-        for l in layers {
+        for (k, l) in networks.iter().flat_map(|n| &n.chains).flat_map(|chain| chain.layers.iter().enumerate()) {
             let (inputs, outputs) = (l.inputs, l.outputs);
             lines.push(format!("DECODE_INSTANCE({}, {inputs}, {outputs}, {})", decode(l), constant(l.activation)));
-            lines.push(format!("JACOBIAN_INSTANCE({}, {d}, {inputs}, {outputs})", jacobian(d, l)));
-            lines.push(format!("ADJOINT_INSTANCE({}, {inputs}, {outputs})", adjoint(l)));
+            if k > 0 {
+                lines.push(format!("JACOBIAN_INSTANCE({}, {d}, {inputs}, {outputs})", jacobian(d, l)));
+                lines.push(format!("ADJOINT_INSTANCE({}, {inputs}, {outputs})", adjoint(l)));
+            }
         }
         lines.sort_unstable();
         lines.dedup();
@@ -130,12 +133,13 @@ mod instances {
     }
 }
 
-/// Compiles kernels for the sizes and activations of these decoders, where the platform can. Where its compiler fails, the general
-/// kernels do the work.
+/// Compiles kernels for the sizes and activations of these decoders, where the platform can and `PULLBACK_SPECIALISE` is not `none`.
+/// Where its compiler fails, the general kernels do the work.
 pub(crate) fn specialise(platform: &dyn Platform, networks: &[&HostNetwork<f32>]) -> Result<bool> {
-    let layers: Vec<&Dense<f32>> = networks.iter().flat_map(|n| n.layers()).collect();
-    let dim = networks.first().map_or(0, |n| n.latent_dim);
-    match platform.specialise(&instances::source(dim, &layers)) {
+    if std::env::var("PULLBACK_SPECIALISE").is_ok_and(|wanted| wanted == "none") {
+        return Ok(false);
+    }
+    match platform.specialise(&instances::source(networks)) {
         Err(Error::Compile { .. }) => Ok(false),
         other => other,
     }
@@ -235,10 +239,11 @@ mod tests {
         let decoder =
             Decoder::new(vec![head("mean", Activation::GeluTanh), head("std", Activation::LeakyRelu)]).unwrap();
         let networks = host_networks(&decoder);
-        let layers: Vec<&Dense<f32>> = networks.iter().flat_map(|n| n.layers()).collect();
-        let source = instances::source(3, &layers);
-        let names =
-            layers.iter().flat_map(|l| [instances::decode(l), instances::jacobian(3, l), instances::adjoint(l)]);
+        let source = instances::source(&networks.each_ref());
+        let layers = || networks.iter().flat_map(|n| &n.chains).flat_map(|chain| &chain.layers);
+        let behind =
+            || layers().filter(|l| l.inputs != 3).flat_map(|l| [instances::jacobian(3, l), instances::adjoint(l)]);
+        let names = layers().map(instances::decode).chain(behind());
         let of_dim = ["gram", "neighbour", "gradient", "step"].map(|family| instances::of_dim(family, 3));
         let names: Vec<String> = names.chain(of_dim).collect();
         for architecture in ["sm_80", "sm_90a", "sm_100"] {
