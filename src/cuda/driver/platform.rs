@@ -69,8 +69,14 @@ impl Platform for Driver {
     fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8> {
         self.context.enter()?;
         // SAFETY: the memory is written below before anyone sees it.
-        let pointer = unsafe { result::malloc_host(bytes, 0) };
-        let pointer = self.check_later("allocating pinned memory", pointer)?.cast::<u8>();
+        let pointer = match unsafe { result::malloc_host(bytes, 0) } {
+            // As with the device's own memory, a caller may do with less.
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                let device = format!("{}, pinned host memory", self.label());
+                return Err(Error::OutOfMemory { device, bytes: bytes as u64, free: 0 });
+            }
+            other => self.check_later("allocating pinned memory", other)?.cast::<u8>(),
+        };
         // SAFETY: the driver gave out that many bytes.
         unsafe { ptr::write_bytes(pointer, 0, bytes) };
         Ok(pointer)

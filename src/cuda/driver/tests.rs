@@ -60,6 +60,7 @@ fn child() {
         "open" => open(0).map(|_| "opened".into()),
         "open 3" => open(3).map(|_| "opened".into()),
         "allocate" => open(0).and_then(|driver| driver.allocate(1 << 21)).map(|_| "allocated".into()),
+        "pin" => open(0).and_then(|driver| driver.allocate_pinned(1 << 21)).map(|_| "pinned".into()),
         "launch" => launch(),
         "refusals" => refusals(),
         "modules" => modules(),
@@ -234,6 +235,11 @@ fn every_refusal_has_its_message() {
             "cuda:0, loading kernels: an error (CUDA_ERROR_OUT_OF_MEMORY)",
         ),
         ("allocate", [("FAKE_CUDA_MEMORY", "1000")], "cuda:0: out of memory: 2097152 bytes asked for, 1000 free"),
+        (
+            "pin",
+            [("FAKE_CUDA_MEMORY", "1000")],
+            "cuda:0, pinned host memory: out of memory: 2097152 bytes asked for, 0 free",
+        ),
         (
             "refusals",
             [("FAKE_CUDA_DEVICES", "1")],
