@@ -56,7 +56,7 @@ struct Curve {
     u32 anew;
     u32 found_status;
 };
-static_assert(sizeof(Curve) == 152, "src/cuda/step.rs allocates as much");
+static_assert(sizeof(Curve) == 152, "src/cuda/step/mod.rs allocates as much");
 
 /// Constants of src/geodesic/policy.rs, which has their meaning.
 struct Policy {
@@ -69,3 +69,13 @@ struct Policy {
     u32 max_iterations;
     u32 padding;
 };
+
+/// Both sums over the segments from `squares` on, in every lane; the order is fixed.
+DEVICE void chord_sums(const float* squares, u32 segments, double& energy, double& length) {
+    energy = 0.0, length = 0.0;
+    for (u32 i = lane(); i < segments; i += WARP) {
+        energy += squares[i];
+        length += sqrtf(squares[i]);
+    }
+    energy = warp_sum(energy), length = warp_sum(length);
+}

@@ -59,3 +59,14 @@ DEVICE u32 grid_warps() { return gridDim.x * blockDim.x / WARP; }
 DEVICE u32 grid_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
 DEVICE u32 grid_threads() { return gridDim.x * blockDim.x; }
 DEVICE u32 divide_up(u32 a, u32 b) { return (a + b - 1) / b; }
+
+/// The same sum in every lane; the order is fixed.
+DEVICE float warp_sum(float value) {
+    UNROLL for (u32 offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(ALL_LANES, value, offset);
+    return value;
+}
+
+DEVICE double warp_sum(double value) {
+    UNROLL for (u32 offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(ALL_LANES, value, offset);
+    return value;
+}

@@ -27,16 +27,6 @@ struct Chords {
     u32 padding;
 };
 
-DEVICE float warp_sum(float value) {
-    UNROLL for (u32 offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(ALL_LANES, value, offset);
-    return value;
-}
-
-DEVICE double warp_sum(double value) {
-    UNROLL for (u32 offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(ALL_LANES, value, offset);
-    return value;
-}
-
 DEVICE void chord(const Chords& p, u32 left) {
     const float* from = p.values + u64(left) * p.data_dim;
     float sum = 0.0f;
@@ -66,16 +56,6 @@ struct CurveSums {
     double* out;
     u32 curves, segments, stride, padding;
 };
-
-/// Both sums over the segments from `squares` on, in every lane; the order is fixed.
-DEVICE void chord_sums(const float* squares, u32 segments, double& energy, double& length) {
-    energy = 0.0, length = 0.0;
-    for (u32 i = lane(); i < segments; i += WARP) {
-        energy += squares[i];
-        length += sqrtf(squares[i]);
-    }
-    energy = warp_sum(energy), length = warp_sum(length);
-}
 
 KERNEL(curve_sums, CurveSums, 256, 4) {
     for (u32 curve = grid_warp(); curve < p.curves; curve += grid_warps()) {

@@ -13,10 +13,10 @@ use crate::geodesic::policy::{self, CANDIDATES, LEVELS};
 pub(crate) const CURVE_BYTES: usize = 152;
 /// `MOST_GRIDS` in `kernels/curve.cuh`.
 const MOST_GRIDS: usize = 12;
-/// Dynamic shared memory of a step where the workspace is in global memory.
+/// Bytes of shared memory, at most, that a step takes beside its workspace.
 const STATIC_SHARED: usize = 4096;
 
-/// Places in `Counters` of `kernels/step.cu`, in words; those from `FREE` to `SEARCHES` are of one round.
+/// Places in `Counters` of `kernels/solver.cuh`, in words; those from `FREE` to `SEARCHES` are of one round.
 pub(crate) mod counter {
     pub const LIMIT: usize = 1;
     pub const FINISHED: usize = 2;
@@ -78,7 +78,7 @@ impl Policy {
     }
 }
 
-/// `Batch` in `kernels/step.cu`, which says what stands where.
+/// `Batch` in `kernels/solver.cuh`, which says what stands where.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(crate) struct Batch {
@@ -163,15 +163,9 @@ impl Batch {
     /// Block-tridiagonal solves, and the curves to be tried.
     pub fn step(&self, launcher: Launcher<'_>, network: &DeviceNetwork) -> Result<()> {
         let (slots, d) = (self.slots as usize, self.latent_dim as usize);
-        let threads = if d <= 8 {
-            32
-        } else if d <= 24 {
-            128
-        } else {
-            256
-        };
+        let (threads, curves) = step_block(d);
         match shared_workspace(launcher, d) {
-            Some(shared) => launcher.each(network.kernels.step, slots, (threads, shared), self),
+            Some(shared) => launcher.each(network.kernels.step, slots.div_ceil(curves), (threads, shared), self),
             None => {
                 let wide = kernel(launcher.stream.platform().as_ref(), "step_wide")?;
                 launcher.each(wide, slots, (threads, 0), self)
@@ -180,15 +174,24 @@ impl Batch {
     }
 }
 
-/// Numbers that one curve's solve works on; `step_workspace` in `kernels/step.cu`.
+/// Threads of a block of `step`, and how many curves they work on at once: `WARP_STEP_DIM` in `kernels/step.cu`.
+fn step_block(d: usize) -> (u32, usize) {
+    match d {
+        0..=8 => (256, 8),
+        9..=24 => (128, 1),
+        _ => (256, 1),
+    }
+}
+
+/// Numbers that one curve's solve works on; `solve_workspace` in `kernels/tridiagonal.cuh`.
 fn workspace(d: usize) -> usize {
     d * (2 * d + 1) + 2 * (2 * d + 1) + d
 }
 
-/// Bytes of shared memory for a solve's workspace, or nothing where it does not fit.
+/// Bytes of shared memory for the workspaces of a block, or nothing where they do not fit.
 fn shared_workspace(launcher: Launcher<'_>, d: usize) -> Option<u32> {
     let most = launcher.stream.platform().properties().shared_per_block as usize;
-    let bytes = workspace(d) * size_of::<f32>();
+    let bytes = step_block(d).1 * workspace(d) * size_of::<f32>();
     (bytes + STATIC_SHARED <= most).then_some(bytes as u32)
 }
 

@@ -133,8 +133,8 @@ enum Blocks {
     Indefinite,
 }
 
-/// δ and g · δ of two curves of different length, by one kernel, against the processor's solver in float64.
-fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], blocks: Blocks) {
+/// δ and g · δ of two curves of different length, by one kernel, against the processor's solver in float64. Returns them in bits.
+fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], blocks: Blocks) -> (Vec<u32>, Vec<u64>) {
     let newton = blocks != Blocks::GaussNewton;
     let (bench, mut random) = (Bench::new(), Random(d as u64 + 7));
     let stride = segments[0].max(segments[1]) + 1;
@@ -196,10 +196,12 @@ fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], blocks:
         latent_dim: d as u32,
         ..Batch::new(&[stride - 1], &policy)
     };
-    bench.launch(name, threads, if name == "step_wide" { 0 } else { workspace(d) }, &batch);
+    let curves_a_block = if d <= 8 { threads as usize / 32 } else { 1 };
+    bench.launch(name, threads, if name == "step_wide" { 0 } else { curves_a_block * workspace(d) }, &batch);
     let (found, trial) = (bench.read(&room[1], points * d * 3), bench.read(&room[0], points * d));
     let curves = bench.read(&curves, 2 * CURVE_BYTES);
     let curves: Vec<Curve> = curves.chunks_exact(CURVE_BYTES).map(bytemuck::pod_read_unaligned).collect();
+    let mut bits = (Vec::new(), Vec::new());
     for (slot, &n) in segments.iter().enumerate() {
         let (first, inner) = (slot * stride + 1, n - 1);
         let part = |numbers: &[f32], width: usize| widened(&numbers[first * width..(first + inner) * width]);
@@ -230,7 +232,10 @@ fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], blocks:
         for (k, (moved, z)) in part(&trial, d).iter().zip(part(&z, d)).enumerate() {
             assert!((moved - z - found[k]).abs() <= 1e-6 * (1.0 + z.abs()), "{what}: z moved to {moved}");
         }
+        bits.0.extend(found.iter().map(|&x| (x as f32).to_bits()));
+        bits.1.push(curves[slot].slopes[0].to_bits());
     }
+    bits
 }
 
 #[test]
@@ -245,6 +250,18 @@ fn steps_are_the_processors() {
 #[test]
 fn steps_in_global_memory_are_the_processors() {
     steps_agree("step_wide", 256, 5, [6, 3], Blocks::Indefinite);
+}
+
+/// Who solves a system is not seen in what is found: a warp or a block, in shared memory or not.
+#[test]
+fn a_warp_and_a_block_take_the_same_step() {
+    for d in 1..=8 {
+        let of_warps = steps_agree("step", 256, d, [35, 4], Blocks::Indefinite);
+        for threads in [32, 128, 256] {
+            let of_a_block = steps_agree("step_wide", threads, d, [35, 4], Blocks::Indefinite);
+            assert_eq!(of_warps, of_a_block, "d = {d}, {threads} threads");
+        }
+    }
 }
 
 #[test]
