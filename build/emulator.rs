@@ -24,7 +24,7 @@ pub fn build() {
         (unchecked, checked.join().expect("the compiler runs"))
     });
     let mut library = compiler(&out);
-    for name in ["fiber.cpp", "block.cpp", "launch.cpp"] {
+    for name in ["fiber.cpp", "block.cpp", "pipeline.cpp", "product.cpp", "launch.cpp"] {
         library.file(Path::new(FOLDER).join(name));
     }
     library.objects(unchecked).objects(checked);

@@ -3,13 +3,13 @@
 #include <cstdio>
 #include <cstring>
 
+#include "product.hpp"
+
 namespace emulator {
 
 __thread Here here;
 
 namespace {
-
-__thread Worker* current = nullptr;
 
 constexpr uint32_t NOBODY = ~0u;
 constexpr size_t STATIC_LIMIT = 48 * 1024; // what nvcc lets a kernel declare
@@ -17,12 +17,20 @@ constexpr size_t ARRAYS = 64;
 constexpr size_t ALIGNMENT = 128; // that of bulk copies
 constexpr size_t GAP = 16;        // between arrays, so that the address sanitizer sees an access that runs over
 
+} // namespace
+
+__thread Worker* current = nullptr;
+
 const char* name_of(Meeting meeting) {
     switch (meeting) {
     case Meeting::syncthreads: return "__syncthreads";
     case Meeting::syncwarp: return "__syncwarp";
     case Meeting::shuffle: return "a shuffle";
     case Meeting::vote: return "a vote";
+    case Meeting::product: return "a matrix product";
+    case Meeting::group_product: return "a warpgroup's product";
+    case Meeting::warps: return "meet_warps";
+    case Meeting::arrivals: return "await_arrivals";
     }
     return "";
 }
@@ -32,10 +40,7 @@ const char* file_of(Site site) {
     return slash == nullptr ? site.file : slash + 1;
 }
 
-/// One literal may have several addresses.
 bool same(Site a, Site b) { return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0); }
-
-} // namespace
 
 Worker& this_worker() {
     thread_local Worker worker;
@@ -63,6 +68,7 @@ bool Worker::run(const Launch& launch, uint32_t block, Fault& fault) {
     used_ = asked_ = 0;
     if (launch.checked) shadow_.begin(launch.threads, SHARED_LIMIT + ARRAYS * (GAP + ALIGNMENT));
     array(nullptr, "", launch.shared);
+    begin_pipeline();
 
     go_to(0, main_, false);
 
@@ -91,6 +97,7 @@ void Worker::run_fiber() {
         warps_[me / LANES].finished |= bit;
         Context& context = threads_[me].context;
         if (++finished_ == launch_->threads) {
+            end_block();
             free_.push_back(stack);
             context.go(main_, true);
         }
@@ -197,6 +204,14 @@ bool Worker::complete(uint32_t warp, const Thread& last) {
         if (last.meeting != Meeting::syncwarp && !same(other.site, last.site)) return false;
         votes |= uint64_t(other.value != 0) << lane;
     }
+    if (last.meeting == Meeting::product) {
+        const Product* products[LANES];
+        for (uint32_t lane = 0; lane < LANES; ++lane) products[lane] = reinterpret_cast<const Product*>(lanes[lane].value);
+        multiply_warp(products);
+        warps_[warp].meeting = 0;
+        warps_[warp].ready = EVERY_LANE;
+        return true; // which orders no memory
+    }
     for (uint32_t left = mask; left != 0; left &= left - 1) {
         Thread& lane = lanes[__builtin_ctz(left)];
         lane.result = last.meeting == Meeting::vote ? votes : lanes[lane.source].value;
@@ -246,27 +261,37 @@ const Array* Worker::dynamic_array(const char* name) {
     return &arrays_.front();
 }
 
-void Worker::check_access(const Array& array, uintptr_t at, size_t bytes, size_t element, bool write) {
-    const uint32_t me = here.thread.x;
+void Worker::check_access(uint32_t me, const Array& array, uintptr_t at, size_t bytes, size_t element, Access access,
+                          uint32_t arrivals, uint32_t phase) {
     const uintptr_t begin = reinterpret_cast<uintptr_t>(array.begin);
     const int64_t offset = int64_t(at - begin), index = offset / int64_t(element);
-    const char* verb = write ? "writes" : "reads";
+    const bool reads = access == Access::read || access == Access::product;
+    const char* verb = access == Access::bulk_copy ? "copies to" : reads ? "reads" : "writes";
     if (offset < 0 || size_t(offset) + bytes > array.bytes) {
         fail(me, "%s %s[%lld], a shared array of %zu", verb, array.name, (long long)index, array.bytes / element);
     }
-    if (bytes != element && at % bytes != 0) {
+    if (bytes != element && at % (bytes < 16 ? bytes : 16) != 0) {
         fail(me, "%s %zu bytes at once at %s[%lld], which is not aligned to them", verb, bytes, array.name, (long long)index);
     }
-    const Finding found = shadow_.access(me, size_t(array.begin - shared_) + size_t(offset), bytes, write);
+    const Finding found = shadow_.access(me, size_t(array.begin - shared_) + size_t(offset), bytes, access, arrivals, phase);
+    if (found.flaw == Flaw::none) return;
+    char other[64];
+    if (found.thread < launch_->threads) {
+        snprintf(other, sizeof other, "thread %u", found.thread);
+    } else {
+        name_shared(other, sizeof other, arrivals_[found.thread - launch_->threads].at, sizeof(uint64_t));
+    }
+    char what[160];
+    snprintf(what, sizeof what, "%s %s[%lld] in shared memory", verb, array.name, (long long)index);
     switch (found.flaw) {
     case Flaw::none: return;
-    case Flaw::unwritten: fail(me, "reads %s[%lld] in shared memory, which no thread has written yet", array.name, (long long)index);
+    case Flaw::unwritten: fail(me, "%s, which no thread has written yet", what);
     case Flaw::after_write:
-        fail(me, "%s %s[%lld] in shared memory, which thread %u wrote, with no barrier between them", verb, array.name,
-             (long long)index, found.thread);
-    case Flaw::after_read:
-        fail(me, "writes %s[%lld] in shared memory, which thread %u read, with no barrier between them", array.name,
-             (long long)index, found.thread);
+        if (found.thread < launch_->threads) fail(me, "%s, which %s wrote, with no barrier between them", what, other);
+        fail(me, "%s, which a bulk copy writes, without awaiting %s", what, other);
+    case Flaw::after_read: fail(me, "%s, which %s read, with no barrier between them", what, other);
+    case Flaw::in_flight: fail(me, "%s, which a copy of %s writes that was not waited for", what, other);
+    case Flaw::unfenced: fail(me, "%s in a matrix product, which %s wrote without a fence_async after it", what, other);
     }
 }
 
@@ -296,6 +321,7 @@ void Worker::describe(char* text, size_t room, uint32_t thread) const {
 /// Nobody can go on: some thread waits for one that does not come.
 void Worker::report_stuck() {
     char other[200];
+    for (const Arrivals& at : arrivals_) report_stuck_arrivals(at);
     // Lanes that wait for their warp tell more than the barrier that the rest of the block waits at because of them.
     for (uint32_t thread = 0; thread < launch_->threads; ++thread) {
         const Warp& warp = warps_[thread / LANES];
@@ -313,6 +339,8 @@ void Worker::report_stuck() {
         fail(thread, "waits at %s in %s:%u with the mask 0x%08x, to which the lanes 0x%08x never come: %s", name_of(it.meeting),
              file_of(it.site), it.site.line, it.mask, missing, other);
     }
+    for (const Gathering& at : groups_) report_stuck_gathering(at, "a warpgroup's product");
+    for (const Gathering& at : named_) report_stuck_gathering(at, "meet_warps");
     uint32_t absent = 0;
     while (absent + 1 < launch_->threads && (warps_[absent / LANES].finished >> absent % LANES & 1) == 0) ++absent;
     describe(other, sizeof other, absent);
@@ -323,6 +351,9 @@ void Worker::report_stuck() {
 void barrier(Site site) { current->barrier(site); }
 uint64_t meet(Meeting meeting, uint32_t mask, uint64_t value, uint32_t source, Site site) {
     return current->meet(meeting, mask, value, source, site);
+}
+void multiply(const Product& product, Site site) {
+    current->meet(Meeting::product, EVERY_LANE, reinterpret_cast<uintptr_t>(&product), 0, site);
 }
 const Array* static_array(const void* tag, const char* name, size_t bytes) { return current->array(tag, name, bytes); }
 const Array* dynamic_array(const char* name) { return current->dynamic_array(name); }

@@ -4,6 +4,7 @@
 // the same stack, so that threads that never wait follow each other without a switch.
 #pragma once
 
+#include <array>
 #include <cstdarg>
 #include <memory>
 #include <vector>
@@ -16,6 +17,8 @@ namespace emulator {
 
 /// Dynamic and static shared memory of one block, as on compute capability 9.0.
 constexpr size_t SHARED_LIMIT = 227 * 1024;
+
+constexpr uint32_t MAX_WARPS = 32;
 
 /// What Rust asks for; `Launch` in src/cuda/emulator/bindings.rs.
 struct Launch {
@@ -41,11 +44,37 @@ class Worker {
     uint64_t meet(Meeting meeting, uint32_t mask, uint64_t value, uint32_t source, Site site);
     const Array* array(const void* tag, const char* name, size_t bytes);
     const Array* dynamic_array(const char* name);
-    void check_access(const Array& array, uintptr_t at, size_t bytes, size_t element, bool write);
+    void check_access(const Array& array, uintptr_t at, size_t bytes, size_t element, bool write) {
+        check_access(here.thread.x, array, at, bytes, element, write ? Access::write : Access::read);
+    }
+    /// For a bulk copy, those it counts on and their phase.
+    void check_access(uint32_t thread, const Array& array, uintptr_t at, size_t bytes, size_t element, Access access,
+                      uint32_t arrivals = 0, uint32_t phase = 0);
+    void multiply_group(const GroupProduct& product, Site site);
+    void commit_products();
+    void wait_products(uint32_t pending);
+    void copy_async(Place to, const float* from, Site site);
+    void commit_copies();
+    void wait_copies(uint32_t pending);
+    void meet_warps(uint32_t id, uint32_t threads, Site site);
+    void init_arrivals(Place barrier, uint32_t arrivals, Site site);
+    void arrive(Place barrier, uint32_t bytes, Site site);
+    void await_arrivals(Place barrier, uint32_t parity, Site site);
+    void copy_bulk(Place to, const float* from, uint32_t bytes, Place barrier, Site site);
+    void fence_async();
     [[noreturn]] void fail_with(uint32_t thread, const char* format, va_list arguments);
     [[noreturn]] void fail(uint32_t thread, const char* format, ...) __attribute__((format(printf, 3, 4)));
 
   private:
+    using Lanes = std::array<uint32_t, MAX_WARPS>; // of every warp
+
+    /// 16 bytes or more from global to shared memory. For a thread's own, the group.
+    struct Copy {
+        Place to;
+        const void* from;
+        uint32_t bytes, group;
+    };
+
     struct Thread {
         Context context;
         Stack* stack;
@@ -53,11 +82,38 @@ class Worker {
         Site site;
         uint32_t mask, source;
         uint64_t value, result;
+        std::vector<Copy> copies; // on their way
+        uint32_t groups;          // of copies, that it committed
     };
 
     /// Lanes by what they do. A lane that is none of these is ready, or runs.
     struct Warp {
         uint32_t ready, started, meeting, finished;
+    };
+
+    /// Threads of several warps on their way to a barrier, or to a product of a warpgroup.
+    struct Gathering {
+        uint32_t arrived, threads, first;
+        Site site; // of the first
+        Lanes lanes;
+    };
+
+    /// An mbarrier.
+    struct Arrivals {
+        uintptr_t at;
+        uint32_t count, missing; // threads
+        uint32_t phase;
+        int64_t bytes; // that are expected and have not come
+        std::vector<Copy> copies;
+        Lanes waiting;
+        uint32_t waiters;
+        Row now, over; // what arrived in this phase, and up to the last
+    };
+
+    /// Products of a warp that may still read b.
+    struct Reads {
+        std::vector<std::pair<Cores, uint32_t>> cores; // and the group
+        uint32_t groups;
     };
 
     static void begin_fiber();
@@ -71,6 +127,18 @@ class Worker {
     Stack* take_stack();
     [[noreturn]] void report_stuck();
     void describe(char* text, size_t room, uint32_t thread) const;
+    void begin_pipeline();
+    void end_block();
+    bool gather(Gathering& at, Meeting meeting, uint32_t threads, Site site);
+    void wake(const Lanes& lanes);
+    void check_cores(uint32_t thread, const Cores& cores);
+    void check_copy(const char* what, Place to, const void* from, size_t bytes, Site site);
+    Arrivals& arrivals(Place barrier, const char* what, Site site);
+    void settle(Arrivals& arrivals);
+    void name_shared(char* text, size_t room, uintptr_t at, size_t element) const;
+    void report_stuck_gathering(const Gathering& at, const char* name);
+    void report_stuck_arrivals(const Arrivals& arrivals);
+    void tell_states(char* text, size_t room) const;
 
     const Launch* launch_ = nullptr;
     Fault* fault_ = nullptr;
@@ -90,7 +158,22 @@ class Worker {
     size_t used_ = 0;                 // of it, with the gaps between arrays
     size_t asked_ = 0;                // of the limit
     Shadow shadow_;
+
+    // pipeline.cpp
+    std::array<Gathering, 16> named_{};             // barriers
+    std::array<Gathering, MAX_WARPS / 4> groups_{}; // of warps
+    std::vector<Arrivals> arrivals_;
+    std::vector<Reads> reads_; // of every warp
+    bool copying_ = false;     // some thread has copies
 };
+
+/// The worker that runs a block on this thread of the system.
+extern __thread Worker* current;
+
+const char* name_of(Meeting meeting);
+const char* file_of(Site site);
+/// One literal may have several addresses.
+bool same(Site a, Site b);
 
 /// The worker of this thread of the system.
 Worker& this_worker();

@@ -1,6 +1,6 @@
 // Kernels for the emulator's own tests (src/cuda/emulator/tests.rs): healthy ones, whose results are known, and one for each fault
 // that the emulator has to find. No other platform has them.
-#include "../device.cuh"
+#include "../tensor.cuh"
 
 struct LawParams {
     const float* in;

@@ -25,8 +25,8 @@ struct Site {
     uint32_t line;
 };
 
-/// What threads wait at.
-enum class Meeting : uint32_t { syncthreads, syncwarp, shuffle, vote };
+/// What threads wait at: the first four and `product` with their warp, `group_product` with their warpgroup.
+enum class Meeting : uint32_t { syncthreads, syncwarp, shuffle, vote, product, group_product, warps, arrivals };
 
 /// __syncthreads().
 void barrier(Site site);
@@ -53,6 +53,51 @@ void check_access(const Array* array, uintptr_t at, size_t bytes, size_t element
 
 /// Ends the launch with a fault of the thread that runs.
 [[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+/// An address in shared memory; the array is known in the checked build alone.
+struct Place {
+    const Array* array;
+    uintptr_t at;
+};
+
+/// A lane's part of acc += a · b: `rows` fragments of a, `columns` of b.
+struct Product {
+    float* acc;
+    const uint32_t* a;
+    const uint32_t* b;
+    uint32_t rows, columns;
+    bool bf16;
+};
+
+/// Core matrices of b in shared memory, 2 along k and 8 along the other dimension.
+struct Cores {
+    Place place;
+    uint32_t k_stride, n_stride;
+};
+
+/// A thread's part of a warpgroup's acc = a · b (+ acc).
+struct GroupProduct {
+    float* acc;
+    const uint32_t* a;
+    Cores b;
+    bool accumulate, bf16;
+};
+
+// See ../tensor.cuh; `bytes` are those that an arrival expects.
+void multiply(const Product& product, Site site);
+void multiply_group(const GroupProduct& product, Site site);
+void copy_async(Place to, const float* from, Site site);
+void commit_copies();
+void wait_copies(uint32_t pending);
+void meet_warps(uint32_t id, uint32_t threads, Site site);
+void init_arrivals(Place barrier, uint32_t arrivals, Site site);
+void arrive(Place barrier, uint32_t bytes, Site site);
+void await_arrivals(Place barrier, uint32_t parity, Site site);
+void copy_bulk(Place to, const float* from, uint32_t bytes, Place barrier, Site site);
+// Of the checked build.
+void fence_async();
+void commit_products();
+void wait_products(uint32_t pending);
 
 /// A kernel in one build. The list of a build is linked, the last kernel first.
 struct Registered {

@@ -98,6 +98,8 @@ class Shared {
         return at_;
     }
 
+    emulator::Place place() const { return {array_, reinterpret_cast<uintptr_t>(at_)}; }
+
   private:
     /// By integers: an index far outside is to be reported, not to be undefined.
     template <class I>

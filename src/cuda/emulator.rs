@@ -30,6 +30,9 @@ pub struct EmulatorOptions {
     pub largest_allocation: u64,
     /// Multiprocessors that the device says it has, by which launches choose how many blocks to start.
     pub multiprocessors: u32,
+    /// The compute capability that the device says it has, which tells the generation of GPU to imitate: kernels for `sm_90a` alone are
+    /// looked for from (9, 0) on, while (8, 0) uses those of earlier chips.
+    pub compute: (u32, u32),
     /// Every launch of this kernel fails with an [`Error::Cuda`] that is not fatal.
     pub failing_kernel: Option<String>,
     /// Threads that blocks are spread over; `None` for as many as the machine runs at once, but 4 at most.
@@ -43,6 +46,7 @@ impl Default for EmulatorOptions {
             memory: 4 << 30,
             largest_allocation: u64::MAX,
             multiprocessors: 4,
+            compute: (9, 0),
             failing_kernel: None,
             threads: None,
         }
@@ -79,7 +83,7 @@ impl Emulator {
         let workers = u32::try_from(options.threads.unwrap_or_else(available)).unwrap_or(u32::MAX);
         let properties = Properties {
             name: "emulator".into(),
-            compute: (9, 0),
+            compute: options.compute,
             multiprocessors: options.multiprocessors,
             clock: 0,
             shared_per_block: SHARED_LIMIT,
