@@ -10,10 +10,10 @@
 //   decide                accept, try again, refine, finish
 // and runs without the host: all numbers of work items stay on the device. Lists hold only curves that have something to do.
 //
-// A step takes a warp for every curve where d ≤ 8, and a block of 128 or 256 threads where it is larger; (2d² + 6d + 2) floats of
-// shared memory for either, and about n (14/3 d³ + 8 d²) operations for n inner points, one point after the other. It reads G, S and
-// J Jᵀ once, and writes and reads d² + d numbers a point of its own. The other kernels take a warp for every slot, and touch each point's
-// d numbers a few times.
+// A step takes a warp for every curve where d ≤ 8, and a block of 128 or 256 threads where it is larger, and about n (14/3 d³ + 8 d²)
+// operations for n inner points: one point after the other, with (2d² + 6d + 2) floats of shared memory, or, where the compiler knows a
+// d ≤ 4, from both ends at once and in registers. It reads G, S and J Jᵀ once, and writes and reads d² + d numbers a point of its own. The
+// other kernels take a warp for every slot, and touch each point's d numbers a few times.
 #include "solver.cuh"
 
 /// A list of the free slots. One thread a slot.

@@ -9,3 +9,17 @@ GRAM_INSTANCE(gram_2, 2)
 NEIGHBOUR_INSTANCE(neighbour_2, 2)
 GRADIENT_INSTANCE(gradient_2, 2)
 STEP_INSTANCE(step_2, 2)
+// Steps with each small d.
+STEP_INSTANCE(step_1, 1)
+STEP_INSTANCE(step_3, 3)
+STEP_INSTANCE(step_4, 4)
+// Steps by the other kind of team than `step` takes for that d.
+INSTANCE(step_3_by_blocks, Batch, STEP_THREADS, 2) {
+    SHARED(double, scratch, 1);
+    DYNAMIC_SHARED(float, work);
+    step_curves<3>(p, BlockTeam{scratch}, work, blockIdx.x, gridDim.x);
+}
+INSTANCE(step_by_warps, Batch, STEP_THREADS, 2) {
+    DYNAMIC_SHARED(float, work);
+    step_curves<0>(p, WarpTeam(), work + threadIdx.x / WARP * solve_workspace(p.latent_dim), grid_warp(), grid_warps());
+}

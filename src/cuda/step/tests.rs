@@ -149,14 +149,17 @@ fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], blocks:
         for (k, entry) in block.iter_mut().enumerate() {
             let (i, j) = (k / d, k % d);
             *entry = (0..d).map(|m| factor[i * d + m] * factor[j * d + m]).sum::<f32>() + f32::from(u8::from(i == j));
-            *entry *= if indefinite { 0.02 / d as f32 } else { 1.0 };
+            *entry *= if indefinite { 1e-4 / d as f32 } else { 1.0 };
         }
     }
     let off: Vec<f32> = random.numbers(points * square).iter().map(|x| 0.3 * x / d as f32).collect();
-    let mut curvature: Vec<f32> = random.numbers(points * square).iter().map(|x| 0.2 * x / d as f32).collect();
+    let size = if indefinite { 1e-4 } else { 0.2 } / d as f32;
+    let mut curvature: Vec<f32> = random.numbers(points * square).iter().map(|x| size * x).collect();
     for block in curvature.chunks_exact_mut(square) {
         for i in 0..d {
             (0..i).for_each(|j| block[i * d + j] = block[j * d + i]);
+        }
+        for i in 0..d {
             block[i * d + d - 1 - i] += if indefinite { 1.5 } else { 0.0 };
         }
     }
@@ -196,7 +199,7 @@ fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], blocks:
         latent_dim: d as u32,
         ..Batch::new(&[stride - 1], &policy)
     };
-    let curves_a_block = if d <= 8 { threads as usize / 32 } else { 1 };
+    let curves_a_block = if d <= 8 || name == "step_by_warps" { threads as usize / 32 } else { 1 };
     bench.launch(name, threads, if name == "step_wide" { 0 } else { curves_a_block * workspace(d) }, &batch);
     let (found, trial) = (bench.read(&room[1], points * d * 3), bench.read(&room[0], points * d));
     let curves = bench.read(&curves, 2 * CURVE_BYTES);
@@ -255,18 +258,36 @@ fn steps_in_global_memory_are_the_processors() {
 /// Who solves a system is not seen in what is found: a warp or a block, in shared memory or not.
 #[test]
 fn a_warp_and_a_block_take_the_same_step() {
-    for d in 1..=8 {
-        let of_warps = steps_agree("step", 256, d, [35, 4], Blocks::Indefinite);
+    let same = |[one, other]: [&str; 2], d: usize| {
+        let expected = steps_agree(one, 256, d, [35, 4], Blocks::Indefinite);
         for threads in [32, 128, 256] {
-            let of_a_block = steps_agree("step_wide", threads, d, [35, 4], Blocks::Indefinite);
-            assert_eq!(of_warps, of_a_block, "d = {d}, {threads} threads");
+            let found = steps_agree(other, threads, d, [35, 4], Blocks::Indefinite);
+            assert_eq!(found, expected, "{other}, d = {d}, {threads} threads");
+        }
+    };
+    (1..=8).for_each(|d| same(["step", "step_wide"], d));
+    [9, 12, 33].into_iter().for_each(|d| same(["step", "step_by_warps"], d));
+    same(["step_3", "step_3_by_blocks"], 3);
+}
+
+/// Lengths of odd and even number, and with nothing or next to nothing on one side of the middle: 1, 2, 3, 4, 63, 64 and 200 points.
+#[test]
+fn steps_made_for_one_dimension_are_the_processors() {
+    for d in 1..=4 {
+        for segments in [[2, 3], [4, 5], [64, 65], [201, 9]] {
+            for blocks in [Blocks::GaussNewton, Blocks::Newton, Blocks::Indefinite] {
+                steps_agree(&format!("step_{d}"), 256, d, segments, blocks);
+            }
         }
     }
 }
 
 #[test]
-fn steps_made_for_one_dimension_are_the_processors() {
-    steps_agree("step_2", 32, 2, [5, 33], Blocks::Indefinite);
+fn long_steps_are_the_processors() {
+    for segments in [[2, 3], [64, 65], [201, 9]] {
+        steps_agree("step", 256, 3, segments, Blocks::Indefinite);
+        steps_agree("step_wide", 256, 3, segments, Blocks::Indefinite);
+    }
 }
 
 /// Curves of one inner point and one latent, whose energies and systems are drawn at random: after every kernel the device's curve stands
