@@ -294,25 +294,34 @@ void Worker::copy_bulk(Place to, const float* from, uint32_t bytes, Place barrie
 
 void Worker::fence_async() { shadow_.fence(here.thread.x); }
 
-/// What every thread does, threads that do the same together.
+/// What every thread waits at, threads that wait at the same together.
 void Worker::tell_states(char* text, size_t room) const {
-    const auto alike = [this](uint32_t a, uint32_t b) {
-        const bool ended = warps_[a / LANES].finished >> a % LANES & 1;
-        if (ended != bool(warps_[b / LANES].finished >> b % LANES & 1)) return false;
-        return ended || (threads_[a].meeting == threads_[b].meeting && same(threads_[a].site, threads_[b].site));
+    const auto ended = [this](uint32_t thread) { return (warps_[thread / LANES].finished >> thread % LANES & 1) != 0; };
+    const auto alike = [&](uint32_t a, uint32_t b) {
+        if (ended(a) || ended(b)) return ended(a) && ended(b);
+        const Thread &one = threads_[a], &other = threads_[b];
+        return one.meeting == other.meeting && same(one.site, other.site) &&
+               (one.meeting != Meeting::arrivals || one.value == other.value);
     };
     size_t used = 0;
-    for (uint32_t first = 0; first < launch_->threads && used < room;) {
-        uint32_t end = first + 1;
+    const auto tell = [&](const char* format, auto... arguments) {
+        if (used < room) used += size_t(snprintf(text + used, room - used, format, arguments...));
+    };
+    for (uint32_t first = 0, end; first < launch_->threads; first = end) {
+        end = first + 1;
         while (end < launch_->threads && alike(first, end)) ++end;
+        tell(end - first == 1 ? "%sthread %u" : "%sthreads %u to %u", first == 0 ? "" : "; ", first, end - 1);
         const Thread& it = threads_[first];
-        const bool ended = warps_[first / LANES].finished >> first % LANES & 1;
-        used += size_t(snprintf(text + used, room - used, end - first == 1 ? "%sthread %u" : "%sthreads %u to %u", first == 0 ? "" : "; ",
-                                first, end - 1));
-        if (used >= room) break;
-        used += size_t(ended ? snprintf(text + used, room - used, end - first == 1 ? " has ended" : " have ended")
-                             : snprintf(text + used, room - used, ": %s in %s:%u", name_of(it.meeting), file_of(it.site), it.site.line));
-        first = end;
+        if (ended(first)) {
+            tell(end - first == 1 ? " has ended" : " have ended");
+            continue;
+        }
+        tell(": %s in %s:%u", name_of(it.meeting), file_of(it.site), it.site.line);
+        if (it.meeting != Meeting::arrivals) continue;
+        const Arrivals& at = arrivals_[it.value];
+        char name[64];
+        name_shared(name, sizeof name, at.at, sizeof(uint64_t));
+        tell(" (phase %u of %s lacks %u of %u arrivals and %lld bytes)", at.phase, name, at.missing, at.count, (long long)at.bytes);
     }
 }
 
@@ -320,7 +329,7 @@ void Worker::report_stuck_gathering(const Gathering& at, const char* name) {
     if (at.arrived == 0) return;
     char states[400];
     tell_states(states, sizeof states);
-    fail(at.first, "waits at %s in %s:%u, to which %u of %u threads never come (%s)", name, file_of(at.site), at.site.line,
+    fail(at.first, "waits at %s in %s:%u, to which %u of %u threads never come. Of all, %s", name, file_of(at.site), at.site.line,
          at.threads - at.arrived, at.threads, states);
 }
 
@@ -328,12 +337,10 @@ void Worker::report_stuck_arrivals(const Arrivals& at) {
     if (at.waiters == 0) return;
     uint32_t first = 0;
     while ((at.waiting[first / LANES] >> first % LANES & 1) == 0) ++first;
-    char name[64], states[400];
-    name_shared(name, sizeof name, at.at, sizeof(uint64_t));
+    char states[400];
     tell_states(states, sizeof states);
     const Site site = threads_[first].site;
-    fail(first, "waits at await_arrivals in %s:%u for phase %u of %s, which lacks %u of %u arrivals and %lld bytes (%s)", file_of(site),
-         site.line, at.phase, name, at.missing, at.count, (long long)at.bytes, states);
+    fail(first, "waits at await_arrivals in %s:%u, and nobody can go on. Of all, %s", file_of(site), site.line, states);
 }
 
 void multiply_group(const GroupProduct& product, Site site) { current->multiply_group(product, site); }

@@ -1,5 +1,7 @@
 //! The emulator on the kernels of `kernels/emulator/laws.cu`.
 
+mod tensor;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::{Emulator, EmulatorOptions};
@@ -76,9 +78,14 @@ impl Bench {
 
 /// What a faulty kernel is reported as, with three blocks of 256 threads.
 fn fault(checked: bool, kernel: &str, n: u32) -> Option<String> {
+    fault_of(checked, kernel, 256, n)
+}
+
+/// The same with blocks of so many threads.
+fn fault_of(checked: bool, kernel: &str, threads: u32, n: u32) -> Option<String> {
     let bench = Bench::build(checked);
-    let params = Params { output: bench.array(&[0.0f32; 768]), n, ..Default::default() };
-    let error = bench.run(kernel, (3, 256, 0), params).err()?;
+    let (input, output) = (bench.array(&[1.0f32; 16384]), bench.array(&[0.0f32; 16384]));
+    let error = bench.run(kernel, (3, threads, 0), Params { input, output, n, ..Default::default() }).err()?;
     assert!(error.is_fatal() && !error.is_input());
     assert_eq!(bench.emulator.free_memory().unwrap_err().to_string(), error.to_string(), "the device is lost");
     assert_eq!(bench.emulator.synchronise(bench.stream).unwrap_err().to_string(), error.to_string());
@@ -88,8 +95,12 @@ fn fault(checked: bool, kernel: &str, n: u32) -> Option<String> {
 }
 
 fn assert_fault(checked: bool, kernel: &str, n: u32, expected: &str) {
-    let message =
-        fault(checked, kernel, n).unwrap_or_else(|| panic!("{kernel}: no fault in the build checked: {checked}"));
+    assert_fault_of(checked, kernel, 256, n, expected);
+}
+
+fn assert_fault_of(checked: bool, kernel: &str, threads: u32, n: u32, expected: &str) {
+    let message = fault_of(checked, kernel, threads, n);
+    let message = message.unwrap_or_else(|| panic!("{kernel}: no fault in the build checked: {checked}"));
     assert!(message.contains(expected), "expected {expected:?} in {message:?}");
 }
 
@@ -345,4 +356,6 @@ fn options_are_checked() {
     assert_eq!(none, "emulator threads: expected at least 1, found 0");
     let emulator = Emulator::new(EmulatorOptions::default()).unwrap();
     assert_eq!((emulator.label().as_str(), emulator.properties().compute), ("emulator", (9, 0)));
+    let emulator = Emulator::new(EmulatorOptions { compute: (8, 0), ..Default::default() }).unwrap();
+    assert_eq!(emulator.properties().compute, (8, 0));
 }
