@@ -8,6 +8,9 @@
 // The order of `Activation::ALL` in src/decoder/activation.rs.
 enum Activation : u32 { IDENTITY, RELU, LEAKY_RELU, ELU, SELU, TANH, SIGMOID, SOFTPLUS, SILU, GELU, GELU_TANH, SIN };
 
+/// Any of them: which one the parameters say.
+constexpr u32 ANY = 0xffffffffu;
+
 /// φ(x), φ'(x), φ''(x).
 struct Jet {
     float value, first, second;

@@ -25,7 +25,6 @@ struct DecodeLayer {
 };
 
 /// 0 for INPUTS and OUTPUTS and ANY for ACTIVATION stand for what the parameters say.
-constexpr u32 ANY = 0xffffffffu;
 
 template <u32 COLUMNS, u32 INPUTS, u32 OUTPUTS, u32 ACTIVATION>
 DEVICE void decode_layer_of(const DecodeLayer& p) {

@@ -6,7 +6,7 @@
 //   DEVICE                                        in front of every other function
 //   SHARED(type, name, count);                    an array in shared memory; DYNAMIC_SHARED(type, name) of the launch's size
 //   Shared<type>                                  a pointer into such an array: [i] and + alone
-//   load4(pointer), store4(pointer, value)        16 bytes at once, aligned, in global or shared memory
+//   load4(pointer), store4(pointer, value)        16 bytes at once, aligned, in global or shared memory; load2 and store2 take 8
 //
 // Blocks and grids have one dimension. Threads of a block meet in __syncthreads(), lanes of a warp in the __shfl and
 // __syncwarp functions. There are no atomic additions of floating-point numbers: results do not depend on the order of blocks.
@@ -38,6 +38,8 @@ typedef unsigned long long u64;
 template <class T>
 using Shared = T*;
 
+DEVICE float2 load2(const float* from) { return *reinterpret_cast<const float2*>(from); }
+DEVICE void store2(float* to, float2 value) { *reinterpret_cast<float2*>(to) = value; }
 DEVICE float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
 DEVICE void store4(float* to, float4 value) { *reinterpret_cast<float4*>(to) = value; }
 

@@ -38,16 +38,18 @@ DEVICE void chord(const Chords& p, u32 left) {
     if (lane() == 0) p.squares[left] = sum;
 }
 
-/// A warp for every inner point: the segment before it, and behind the last one the segment to the end.
+/// The segment before an inner point, and behind the last one the segment to the end. A warp's.
+DEVICE void chords_at(const Chords& p, u32 id) {
+    const u32 point = id % p.stride;
+    const u32 segments = p.segments_of == nullptr ? p.segments : p.segments_of[id / p.stride];
+    if (point == 0 || point >= segments) return;
+    chord(p, id - 1);
+    if (point + 1 == segments) chord(p, id);
+}
+
 KERNEL(chords, Chords, 256, 4) {
     const u32 rows = p.list.rows();
-    for (u32 row = grid_warp(); row < rows; row += grid_warps()) {
-        const u32 id = p.list.id(row), point = id % p.stride;
-        const u32 segments = p.segments_of == nullptr ? p.segments : p.segments_of[id / p.stride];
-        if (point == 0 || point >= segments) continue;
-        chord(p, id - 1);
-        if (point + 1 == segments) chord(p, id);
-    }
+    for (u32 row = grid_warp(); row < rows; row += grid_warps()) chords_at(p, p.list.id(row));
 }
 
 struct CurveSums {

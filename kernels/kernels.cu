@@ -4,3 +4,4 @@
 #include "gram.cu"
 #include "energy.cu"
 #include "step.cu"
+#include "fused.cu"

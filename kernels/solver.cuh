@@ -59,9 +59,10 @@ struct Batch {
     u32 ring, input_ring;
     u32 slots, stride, latent_dim;
     u32 grid_count;
-    /// 1 where every grid divides the next.
+    /// 1 where every grid divides the next, and all are computed alike.
     u32 nested;
-    u32 padding;
+    /// Grids, from the first on, that are computed in low precision where the kernel has one.
+    u32 low_grids;
     u32 grids[MOST_GRIDS];
     Policy policy;
 

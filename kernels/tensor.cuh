@@ -1,7 +1,8 @@
 // Matrix instructions, copies in the background, and barriers of parts of a block.
 //
 //   every GPU from sm_80 on   to_tf32, to_bf16, mma_tf32, mma_bf16; copy_async, commit_copies, wait_copies; meet_warps
-//   sm_90a alone              wgmma_*, mbarriers (init_arrivals, arrive, arrive_expecting, await_arrivals), copy_bulk, fence_async:
+//   sm_90a alone              wgmma_*, mbarriers (init_arrivals, arrive, arrive_expecting, await_arrivals), copy_bulk, fence_async,
+//                             give_registers, claim_registers:
 //                             only where PULLBACK_SM90 is defined, as it is in the emulator
 //
 // Fragments lie as PTX has them: with g = lane / 4 and t = lane % 4, a thread holds
@@ -167,6 +168,16 @@ DEVICE void wgmma_bf16(float (&acc)[8][4], const u32 (&a)[4], Shared<const float
     PULLBACK_WGMMA("m64n64k16.f32.bf16.bf16", "1, 1, 0");
 }
 #undef PULLBACK_WGMMA
+
+/// The registers of every thread of this warpgroup from now on: fewer, for others to claim, or more. All of its warps call it.
+template <u32 COUNT>
+DEVICE void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+template <u32 COUNT>
+DEVICE void claim_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
 
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 /// The warpgroup's products since the last call are a group.

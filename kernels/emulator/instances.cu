@@ -23,3 +23,18 @@ INSTANCE(step_by_warps, Batch, STEP_THREADS, 2) {
     DYNAMIC_SHARED(float, work);
     step_curves<0>(p, WarpTeam(), work + threadIdx.x / WARP * solve_workspace(p.latent_dim), grid_warp(), grid_warps());
 }
+
+// Fused kernels of every precision, which on a GPU are compiled for one decoder at run time: of the same decoder, and for all decoders of two
+// widths, one in each build.
+SOLVE_INSTANCE(solve_64_tf32x3_2_tanh, 64, TF32X3, false, 2, TANH)
+OVER_POINTS_INSTANCE(over_points_64_tf32x3_2_tanh, 64, TF32X3, 2, TANH)
+SOLVE_INSTANCE(solve_64_tf32, 64, TF32, false, 0, ANY)
+SOLVE_INSTANCE(solve_64_bf16, 64, BF16, false, 0, ANY)
+SOLVE_INSTANCE(solve_64_mixed, 64, TF32X3, true, 0, ANY)
+OVER_POINTS_INSTANCE(over_points_64_tf32, 64, TF32, 0, ANY)
+OVER_POINTS_INSTANCE(over_points_64_bf16, 64, BF16, 0, ANY)
+SOLVE_INSTANCE_SM90(solve_128_tf32_sm90, 128, TF32, false, 0, ANY)
+SOLVE_INSTANCE_SM90(solve_128_bf16_sm90, 128, BF16, false, 0, ANY)
+SOLVE_INSTANCE_SM90(solve_128_mixed_sm90, 128, TF32X3, true, 0, ANY)
+OVER_POINTS_INSTANCE_SM90(over_points_128_tf32_sm90, 128, TF32, 0, ANY)
+OVER_POINTS_INSTANCE_SM90(over_points_128_bf16_sm90, 128, BF16, 0, ANY)

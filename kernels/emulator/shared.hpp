@@ -18,6 +18,12 @@ DEVICE float4 load4(const float* from) {
     return value;
 }
 DEVICE void store4(float* to, float4 value) { __builtin_memcpy(to, &value, sizeof value); }
+DEVICE float2 load2(const float* from) {
+    float2 value;
+    __builtin_memcpy(&value, from, sizeof value);
+    return value;
+}
+DEVICE void store2(float* to, float2 value) { __builtin_memcpy(to, &value, sizeof value); }
 
 #else
 
@@ -92,9 +98,10 @@ class Shared {
         return *this;
     }
 
-    /// 16 bytes from here on.
-    T* four(bool write) const {
-        ::emulator::check_access(array_, reinterpret_cast<uintptr_t>(at_), 4 * sizeof(T), sizeof(T), write);
+    /// COUNT elements from here on, read or written at once.
+    template <u32 COUNT>
+    T* several(bool write) const {
+        ::emulator::check_access(array_, reinterpret_cast<uintptr_t>(at_), COUNT * sizeof(T), sizeof(T), write);
         return at_;
     }
 
@@ -111,25 +118,43 @@ class Shared {
     T* at_ = nullptr;
 };
 
+template <u32 BYTES>
 DEVICE void check_aligned(const float* at) {
-    if (reinterpret_cast<uintptr_t>(at) % 16 != 0) ::emulator::fault("16 bytes at once at an address that is not aligned to them");
+    if (reinterpret_cast<uintptr_t>(at) % BYTES != 0) ::emulator::fault("%u bytes at once at an address that is not aligned to them", BYTES);
 }
 DEVICE float4 load4(const float* from) {
-    check_aligned(from);
+    check_aligned<16>(from);
     return {from[0], from[1], from[2], from[3]};
 }
 DEVICE void store4(float* to, float4 value) {
-    check_aligned(to);
+    check_aligned<16>(to);
     to[0] = value.x, to[1] = value.y, to[2] = value.z, to[3] = value.w;
 }
 DEVICE float4 load4(Shared<const float> from) {
-    const float* at = from.four(false);
+    const float* at = from.template several<4>(false);
     return {at[0], at[1], at[2], at[3]};
 }
 DEVICE float4 load4(Shared<float> from) { return load4(Shared<const float>(from)); }
 DEVICE void store4(Shared<float> to, float4 value) {
-    float* at = to.four(true);
+    float* at = to.template several<4>(true);
     at[0] = value.x, at[1] = value.y, at[2] = value.z, at[3] = value.w;
+}
+DEVICE float2 load2(const float* from) {
+    check_aligned<8>(from);
+    return {from[0], from[1]};
+}
+DEVICE void store2(float* to, float2 value) {
+    check_aligned<8>(to);
+    to[0] = value.x, to[1] = value.y;
+}
+DEVICE float2 load2(Shared<const float> from) {
+    const float* at = from.template several<2>(false);
+    return {at[0], at[1]};
+}
+DEVICE float2 load2(Shared<float> from) { return load2(Shared<const float>(from)); }
+DEVICE void store2(Shared<float> to, float2 value) {
+    float* at = to.template several<2>(true);
+    at[0] = value.x, at[1] = value.y;
 }
 
 #endif

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::decode::{Jets, decode};
 use super::energy::{AdjointRows, AdjointTargets, Chords, adjoint_pass, neighbours, seed};
+use super::fused::{FusedNetwork, Room};
 use super::gram::gram;
 use super::jacobian::{Pass, places};
 use super::launch::{Launcher, RowList};
@@ -17,16 +18,24 @@ use super::platform::{Address, Platform};
 use super::step::{Batch, CURVE_BYTES, counter, global_workspace};
 use crate::cpu::activation::Order;
 use crate::error::{Error, Result};
-use crate::geodesic::Status;
 use crate::geodesic::backend::{Backend, Finished, Initial};
 use crate::geodesic::policy::{LEVELS, Policy};
+use crate::geodesic::{Stages, Status};
 
 /// Curves in work at most: enough to fill the largest device, few enough that a ring's turn is short.
 const MOST_SLOTS: usize = 32 * 1024;
 /// Share of the free memory that a batch may take.
-const MEMORY_SHARE: f64 = 0.9;
+const MEMORY_SHARE: f64 = 0.8;
+/// Share of it that a ring longer than the slots may take.
+const RING_SHARE: f64 = 0.1;
+/// Rounds of the fused kernel in one launch: it leaves early when it has nothing to do, but sees pairs that have come since only the next time.
+const ROUNDS_PER_LAUNCH: usize = 16;
+const ROUNDS_OF_ALL: usize = 256;
 /// Rounds that a curve can spend on one iteration, and more: all candidates at every damping, from the first to the last.
 const ROUNDS_PER_ITERATION: usize = 200;
+/// Arrays of a batch begin at multiples of so many numbers; there are no more than this of them.
+const ALIGNED: usize = 4;
+const PLACES: usize = 32;
 /// Uploads of the ring's limit that may be on their way at once.
 const LIMITS: usize = 8;
 
@@ -45,13 +54,20 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(network: &DeviceNetwork, segments: usize, pairs: Pairs) -> Self {
+    fn new(networks: Networks<'_>, segments: usize, pairs: Pairs) -> Self {
+        let network = networks.plain;
         let (d, stride) = (network.latent_dim, segments + 1);
         let squares = 4 * d * d; // gram, off, curvature, blocks
         let rows = (2 + 1 + 1 + LEVELS.len()) * d; // points, trial, gradient, sides, steps
         let lists = 3;
-        let kept = squares + rows + 1 + lists + network.data_dim + Jets::width(network, Order::Second);
-        let transient = 2 * network.widest + network.tangent_width();
+        let (values, transient) = match networks.fused {
+            Some(fused) => (fused.value_stride() + fused.jet_stride(), 0),
+            None => {
+                let jets = Jets::width(network, Order::Second);
+                (network.data_dim + jets, 2 * network.widest + network.tangent_width())
+            }
+        };
+        let kept = squares + rows + 1 + lists + values;
         let input = match pairs {
             Pairs::Lines => 2 * d,
             Pairs::Curves => stride * d,
@@ -64,6 +80,16 @@ impl Layout {
     fn slot_bytes(&self) -> usize {
         (self.stride * (self.kept + self.transient) + 2 * (self.input + self.output) + 3) * size_of::<f32>()
             + CURVE_BYTES
+    }
+
+    /// Pairs of one half of the ring: as many as there are slots. A kernel that takes pairs by itself is not to run out of them.
+    fn window(&self, networks: Networks<'_>, slots: usize, count: usize, free: u64) -> usize {
+        if networks.fused.is_none() {
+            return slots;
+        }
+        let pair = 2 * (self.input + self.output) * size_of::<f32>();
+        let room = (free as f64 * RING_SHARE) as usize / pair;
+        count.min(room).min(MOST_SLOTS).max(slots)
     }
 
     /// Slots for `count` curves in `free` bytes; numbers of points and tangents fit into 32 bits.
@@ -85,6 +111,30 @@ pub(crate) enum Pairs {
     OnDevice(Address, Address),
 }
 
+/// A decoder as the kernels take it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Networks<'a> {
+    pub plain: &'a DeviceNetwork,
+    /// What does all the work where it is there.
+    pub fused: Option<&'a FusedNetwork>,
+}
+
+/// Where the arrays of the plain kernels stand that no step reads; nowhere where the fused kernel does the work.
+#[derive(Default)]
+struct Plain {
+    values: Address,
+    transient: Address,
+    jets: Jets,
+}
+
+/// What the fused kernel works with.
+struct Fused<'a> {
+    network: &'a FusedNetwork,
+    room: Room,
+    /// Rounds in one launch.
+    rounds: usize,
+}
+
 /// One half of the ring.
 #[derive(Default)]
 struct Half {
@@ -101,13 +151,13 @@ pub(crate) struct CudaBackend<'a> {
     // Dropped, and so waited for, before everything that it works on.
     compute: Stream,
     copies: Stream,
+    /// A round of the plain kernels.
     graph: Option<Graph>,
     network: &'a DeviceNetwork,
+    plain: Plain,
+    fused: Option<Fused<'a>>,
     pairs: Pairs,
     batch: Batch,
-    values: Address,
-    transient: Address,
-    jets: Jets,
     /// Pairs of one half.
     window: usize,
     halves: [Half; 2],
@@ -147,17 +197,22 @@ impl<'a> CudaBackend<'a> {
     /// Room for `count` curves or as many as the free memory holds; half as many where that was too much, down to one.
     pub fn new(
         platform: &Arc<dyn Platform>,
-        network: &'a DeviceNetwork,
-        grids: &[usize],
+        networks: Networks<'a>,
+        stages: &Stages,
         policy: &Policy,
         count: usize,
         pairs: Pairs,
     ) -> Result<Self> {
-        let segments = grids.iter().copied().max().unwrap_or(2);
-        let layout = Layout::new(network, segments, pairs);
-        let mut slots = layout.slots(count, platform.free_memory()?);
+        let segments = stages.grids.iter().copied().max().unwrap_or(2);
+        let layout = Layout::new(networks, segments, pairs);
+        let free = platform.free_memory()?;
+        let mut slots = layout.slots(count, free);
+        if let Some(fused) = networks.fused {
+            slots = slots.min(fused.wanted_slots(platform.properties(), segments));
+        }
         loop {
-            match Self::with_slots(platform, network, &layout, grids, policy, slots, pairs) {
+            let window = layout.window(networks, slots, count, free);
+            match Self::with_slots(platform, networks, &layout, stages, policy, (slots, window), pairs) {
                 Err(Error::OutOfMemory { .. }) if slots > 1 => slots /= 2,
                 other => return other,
             }
@@ -166,24 +221,29 @@ impl<'a> CudaBackend<'a> {
 
     fn with_slots(
         platform: &Arc<dyn Platform>,
-        network: &'a DeviceNetwork,
+        networks: Networks<'a>,
         layout: &Layout,
-        grids: &[usize],
+        stages: &Stages,
         policy: &Policy,
-        slots: usize,
+        (slots, window): (usize, usize),
         pairs: Pairs,
     ) -> Result<Self> {
-        let (d, stride, ring) = (layout.d, layout.stride, 2 * slots);
+        let network = networks.plain;
+        let (d, stride, ring) = (layout.d, layout.stride, 2 * window);
         let compute = Stream::new(platform)?;
         let launcher = Launcher { stream: &compute };
-        let workspace = global_workspace(launcher, slots, d);
+        let (workspace, halo) = match networks.fused {
+            Some(fused) => (0, fused.blocks_of_slots(platform.properties(), slots).1 * fused.halo()),
+            None => (global_workspace(launcher, slots, d), 0),
+        };
         let points = slots * stride;
-        let total = points * (layout.kept + layout.transient) + 3 * slots + workspace;
+        let total = points * (layout.kept + layout.transient) + 3 * slots + workspace + halo + PLACES * ALIGNED;
         let numbers_4 = Buffer::<f32>::new(platform, total)?;
         let mut next = 0;
         let mut place = |count: usize| {
-            next += count;
-            numbers_4.at(next - count)
+            let from = next;
+            next += count.next_multiple_of(ALIGNED);
+            numbers_4.at(from)
         };
         let curves = Buffer::<u8>::new(platform, slots * CURVE_BYTES)?;
         let counters = Buffer::<u32>::new(platform, counter::COUNT)?;
@@ -197,8 +257,21 @@ impl<'a> CudaBackend<'a> {
             Pairs::Curves => (0, 0, ring_inputs.address()),
             Pairs::OnDevice(starts, ends) => (starts, ends, 0),
         };
-        let jets_at = place(points * Jets::width(network, Order::Second));
+        let mut plain = Plain::default();
+        let fused = networks.fused.map(|network| {
+            let (values, jets) = (place(points * network.value_stride()), place(points * network.jet_stride()));
+            let rounds = if window > slots { ROUNDS_PER_LAUNCH } else { ROUNDS_OF_ALL };
+            Fused { network, room: Room { values, jets, halo: place(halo) }, rounds }
+        });
+        if fused.is_none() {
+            let jets_at = place(points * Jets::width(network, Order::Second));
+            plain.jets = Jets::new(network, Order::Second, points, jets_at);
+            plain.values = place(points * network.data_dim);
+            plain.transient = place(points * layout.transient);
+        }
+        let rounds = fused.as_ref().map_or(1, |fused| fused.rounds);
         let curvature = place(points * d * d);
+        let shape = Batch::new(&stages.grids, policy);
         let batch = Batch {
             counters: counters.address(),
             curves: curves.address(),
@@ -231,25 +304,28 @@ impl<'a> CudaBackend<'a> {
             slots: slots as u32,
             stride: stride as u32,
             latent_dim: d as u32,
-            ..Batch::new(grids, policy)
+            // The line's energy in low precision bounds nothing: every curve is then held against the line in full precision.
+            nested: if stages.low == 0 { shape.nested } else { 0 },
+            low_grids: stages.low as u32,
+            ..shape
         };
         let this = Self {
             copies: Stream::new(platform)?,
             graph: None,
             network,
+            plain,
+            fused,
             pairs,
             batch,
-            values: place(points * network.data_dim),
-            transient: place(points * layout.transient),
-            jets: Jets::new(network, Order::Second, points, jets_at),
-            window: slots,
+            window,
             halves: Default::default(),
             filling: 0,
             given: 0,
             released: 0,
             rounds: 0,
             last_finished: ([0; 2], 0),
-            patience: (policy.max_iterations as usize).saturating_add(8).saturating_mul(ROUNDS_PER_ITERATION),
+            patience: (policy.max_iterations as usize).saturating_add(8).saturating_mul(ROUNDS_PER_ITERATION) / rounds
+                + 2,
             milliseconds: 0.0,
             began: [Event::new(platform)?, Event::new(platform)?],
             polled: [Event::new(platform)?, Event::new(platform)?],
@@ -258,9 +334,9 @@ impl<'a> CudaBackend<'a> {
             limits: Pinned::new(platform, LIMITS)?,
             limit_uploads: 0,
             inputs: Pinned::new(platform, ring * layout.input)?,
-            outputs: Pinned::new(platform, slots * stride * d)?,
-            numbers: Pinned::new(platform, slots * 3)?,
-            codes: Pinned::new(platform, slots * 2)?,
+            outputs: Pinned::new(platform, window * stride * d)?,
+            numbers: Pinned::new(platform, window * 3)?,
+            codes: Pinned::new(platform, window * 2)?,
             counters,
             curves,
             _numbers_4: numbers_4,
@@ -439,7 +515,7 @@ impl Backend for CudaBackend<'_> {
         let d = network.latent_dim;
         let size = size_of::<f32>() as u64;
         let adjoint_bytes = (capacity * network.widest) as u64 * size;
-        let adjoints = [self.transient, self.transient + adjoint_bytes];
+        let adjoints = [self.plain.transient, self.plain.transient + adjoint_bytes];
         let count = self.counter(counter::TANGENTS);
         let list = RowList::counted(batch.tangent_ids, count, capacity);
         let everywhere = AdjointRows { list: RowList::counted(0, count, capacity), ids: batch.tangent_ids };
@@ -450,13 +526,13 @@ impl Backend for CudaBackend<'_> {
         let mut targets =
             AdjointTargets { curvature: batch.curvature, gradient: batch.gradient, split: count, has_curvature: false };
         for chain in &network.chains {
-            let tangents = places(chain, d, capacity, self.transient + 2 * adjoint_bytes);
-            let pass = Pass { launcher, network, chain, list, jets: &self.jets, tangents: &tangents };
+            let tangents = places(chain, d, capacity, self.plain.transient + 2 * adjoint_bytes);
+            let pass = Pass { launcher, network, chain, list, jets: &self.plain.jets, tangents: &tangents };
             pass.push_forward()?;
             gram(&pass, batch.gram)?;
-            seed(&pass, everywhere, self.values, true, adjoints[0])?;
+            seed(&pass, everywhere, self.plain.values, true, adjoints[0])?;
             neighbours(&pass, adjoints[0], batch.off, batch.gradient)?;
-            seed(&pass, with_adjoint, self.values, true, adjoints[0])?;
+            seed(&pass, with_adjoint, self.plain.values, true, adjoints[0])?;
             adjoint_pass(&pass, with_adjoint, adjoints, &mut targets)?;
         }
         Ok(())
@@ -471,11 +547,11 @@ impl Backend for CudaBackend<'_> {
         batch.collect_search(launcher)?;
         let list = RowList::counted(batch.search_ids, self.counter(counter::SEARCHES), capacity);
         let hidden_bytes = (capacity * self.network.widest * size_of::<f32>()) as u64;
-        let hidden = [self.transient, self.transient + hidden_bytes];
-        decode(launcher, self.network, list, batch.trial, &self.jets, hidden, self.values)?;
+        let hidden = [self.plain.transient, self.plain.transient + hidden_bytes];
+        decode(launcher, self.network, list, batch.trial, &self.plain.jets, hidden, self.plain.values)?;
         let chords = Chords {
             list,
-            values: self.values,
+            values: self.plain.values,
             squares: batch.squares,
             segments_of: batch.segments_of,
             segments: 0,
@@ -490,10 +566,10 @@ impl Backend for CudaBackend<'_> {
         self.batch.decide(self.launcher())
     }
 
-    /// Gives one round to the device, and hands out what the one before has finished.
+    /// Gives one round, or a launch of several, to the device, and hands out what the one before has finished.
     fn round(&mut self, finish: &mut dyn FnMut(Finished<'_, f32>)) -> Result<()> {
         self.release()?;
-        if self.graph.is_none() {
+        if self.graph.is_none() && self.fused.is_none() {
             self.compute.begin_recording()?;
             let recorded = self
                 .linearise()
@@ -507,7 +583,9 @@ impl Backend for CudaBackend<'_> {
         }
         let now = self.rounds % 2;
         self.began[now].record(&self.compute)?;
-        if let Some(graph) = &self.graph {
+        if let Some(Fused { network, room, rounds }) = &self.fused {
+            network.solve(self.launcher(), &self.batch, room, *rounds)?;
+        } else if let Some(graph) = &self.graph {
             // SAFETY: every address in it belongs to this struct or its network.
             unsafe { self.compute.launch_graph(graph)? };
         }
@@ -522,5 +600,88 @@ impl Backend for CudaBackend<'_> {
         }
         self.rounds += 1;
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests {
+    use super::*;
+    use crate::cuda::emulator::{Emulator, EmulatorOptions};
+    use crate::cuda::model::CudaModel;
+    use crate::decoder::{Decoder, FileOptions};
+    use crate::geodesic::initial::straight_line;
+    use crate::geodesic::jobs::Jobs;
+    use crate::geodesic::{Geodesics, Options};
+    use crate::precision::Precision;
+
+    const DIGITS: &[u8] = include_bytes!("../../fixtures/digits-d2-tanh.safetensors");
+    const LATENTS: &[u8] = include_bytes!("../../fixtures/digits-d2-tanh.latents.npy");
+    const PAIRS: usize = 24;
+
+    /// Pairs of encoded digits.
+    fn latents() -> Vec<f32> {
+        let numbers = LATENTS[128..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        numbers.take(4 * PAIRS).collect()
+    }
+
+    fn solve(model: &CudaModel, stages: &Stages, options: &Options, as_curves: bool) -> Geodesics<f32> {
+        let (latents, d) = (latents(), 2);
+        let end = |job: usize, side: usize| &latents[(2 * job + side) * d..(2 * job + side + 1) * d];
+        let lines: Vec<Vec<f32>> = (0..PAIRS)
+            .map(|job| {
+                let mut line = vec![0.0; (options.segments + 1) * d];
+                straight_line(end(job, 0), end(job, 1), &mut line);
+                line
+            })
+            .collect();
+        let initial = |job: usize| match as_curves {
+            false => Initial::Line(end(job, 0), end(job, 1)),
+            true => Initial::Curve(&lines[job]),
+        };
+        let pairs = if as_curves { Pairs::Curves } else { Pairs::Lines };
+        let progress = |_, _| std::ops::ControlFlow::Continue(());
+        let jobs = Jobs::new(PAIRS, &initial, &progress);
+        let mut backend = model.backend(stages, &options.policy::<f32>(), PAIRS, pairs).unwrap();
+        let mut geodesics = Geodesics::new(PAIRS, options.segments, d);
+        jobs.work(&mut backend).unwrap().scatter(&mut geodesics);
+        geodesics
+    }
+
+    /// Where all is computed alike, passing the last grid once more finds the same curves, and never takes more linearisations than are
+    /// allowed.
+    #[test]
+    fn the_last_grid_can_be_passed_twice() {
+        let platform: Arc<dyn Platform> = Arc::new(Emulator::new(EmulatorOptions::default()).unwrap());
+        let decoder = Decoder::from_safetensors(DIGITS, &FileOptions::default()).unwrap();
+        let model = CudaModel::new(platform, &decoder, Precision::Mixed).unwrap();
+        for (coarse_to_fine, as_curves) in [(true, false), (false, false), (true, true)] {
+            let options = Options { segments: 16, coarse_to_fine, ..Options::default() };
+            let once = solve(&model, &options.stages(false), &options, as_curves);
+            let twice = solve(&model, &options.stages(true), &options, as_curves);
+            let converged = vec![Status::Converged; PAIRS];
+            assert_eq!((&once.status, &twice.status), (&converged, &converged));
+            let energies = || once.energy.iter().zip(&twice.energy);
+            let same = energies().filter(|(a, b)| (*a - *b).abs() <= 1e-5 * **a).count();
+            // A curve that meets the last grid with another step before it can end in another minimum.
+            assert!(same + 2 >= PAIRS, "{same} of {PAIRS} agree: {} and {}", once.energy, twice.energy);
+            let (spent, again) = (once.iterations.sum(), twice.iterations.sum());
+            assert!(again <= spent + 2 * PAIRS as u32, "{again} linearisations in place of {spent}");
+        }
+        for most in [10, 11, 12] {
+            let options = Options { segments: 16, max_iterations: most, tolerance: Some(1e-15), ..Options::default() };
+            let found = solve(&model, &options.stages(true), &options, false);
+            assert!(found.iterations.iter().all(|&n| n <= most), "{} of {most}", found.iterations);
+        }
+    }
+
+    /// As many grids as a search can have are as many as a batch can hold.
+    #[test]
+    fn a_batch_holds_every_grid() {
+        let options = Options { segments: 1 << 20, ..Options::default() };
+        let stages = options.stages(true);
+        let batch = Batch::new(&stages.grids, &options.policy::<f32>());
+        assert_eq!(batch.grid_count as usize, stages.grids.len());
+        let held: Vec<usize> = batch.grids.iter().take(stages.grids.len()).map(|&n| n as usize).collect();
+        assert_eq!(held, stages.grids);
     }
 }

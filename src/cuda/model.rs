@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::backend::{CudaBackend, Pairs};
+use super::backend::{CudaBackend, Networks, Pairs};
 use super::decode::{Jets, decode};
 use super::energy::{AdjointRows, AdjointTargets, Chords, CurveSums, adjoint_pass, seed};
+use super::fused::{FusedNetwork, Shape};
 use super::gram::gram;
 use super::jacobian::{Pass, jacobians, places};
 use super::launch::{Launcher, RowList};
 use super::memory::{Buffer, Event, Pinned, Stream};
-use super::network::{DeviceNetwork, host_networks, specialise};
+use super::network::{DeviceNetwork, host_networks, instances, specialise};
 use super::platform::{Address, Platform};
 use crate::cpu::activation::Order;
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
+use crate::geodesic::Stages;
 use crate::geodesic::policy::Policy;
+use crate::precision::Precision;
 
 /// Rows of a chunk at most, and bytes that its arrays may take together: enough to fill the device, little enough that copies of
 /// one chunk pass behind the kernels of another.
@@ -30,6 +33,8 @@ pub(crate) struct CudaModel {
     platform: Arc<dyn Platform>,
     original: DeviceNetwork,
     compressed: DeviceNetwork,
+    /// The compressed decoder on tensor cores, where they are asked for and take it.
+    fused: Option<FusedNetwork>,
     /// Time that chunks of points have spent in kernels so far, in nanoseconds.
     nanoseconds: AtomicU64,
 }
@@ -58,6 +63,8 @@ struct Operation {
     width_in: usize,
     width_out: usize,
     room: usize,
+    /// Numbers that its kernels work on besides, however many rows there are.
+    fixed: usize,
 }
 
 /// What an operation's kernels work on.
@@ -90,7 +97,7 @@ impl Lane {
             stream: Stream::new(platform)?,
             input: Buffer::new(platform, rows * operation.width_in)?,
             out: Buffer::new(platform, rows * operation.width_out)?,
-            room: Buffer::new(platform, rows * operation.room)?,
+            room: Buffer::new(platform, rows * operation.room + operation.fixed)?,
             staged_in: Pinned::new(platform, rows * operation.width_in)?,
             staged_out: Pinned::new(platform, rows * operation.width_out)?,
             began: Event::new(platform)?,
@@ -113,15 +120,26 @@ impl Lane {
 }
 
 impl CudaModel {
-    pub fn new(platform: Arc<dyn Platform>, decoder: &Decoder) -> Result<Self> {
+    pub fn new(platform: Arc<dyn Platform>, decoder: &Decoder, precision: Precision) -> Result<Self> {
         let [original, compressed] = host_networks(decoder);
-        specialise(platform.as_ref(), &[&original, &compressed])?;
+        let shape = Shape::new(&compressed, precision, platform.properties());
+        let plain: &[_] = if shape.is_some() { &[&original] } else { &[&original, &compressed] };
+        specialise(platform.as_ref(), &instances::source(plain))?;
+        if let Some(shape) = &shape {
+            specialise(platform.as_ref(), &shape.instances())?;
+        }
         Ok(Self {
             original: DeviceNetwork::new(&platform, &original)?,
+            fused: FusedNetwork::new(&platform, &compressed, shape)?,
             compressed: DeviceNetwork::new(&platform, &compressed)?,
             platform,
             nanoseconds: AtomicU64::new(0),
         })
+    }
+
+    /// The precision that is used.
+    pub fn precision(&self) -> Precision {
+        self.fused.as_ref().map_or(Precision::Float32, FusedNetwork::precision)
     }
 
     /// Time that operations over points have spent in kernels so far, transfers not counted. Two chunks that run side by side count
@@ -131,15 +149,16 @@ impl CudaModel {
     }
 
     /// Room for geodesics.
-    pub fn backend(&self, grids: &[usize], policy: &Policy, count: usize, pairs: Pairs) -> Result<CudaBackend<'_>> {
-        CudaBackend::new(&self.platform, &self.compressed, grids, policy, count, pairs)
+    pub fn backend(&self, stages: &Stages, policy: &Policy, count: usize, pairs: Pairs) -> Result<CudaBackend<'_>> {
+        let networks = Networks { plain: &self.compressed, fused: self.fused.as_ref() };
+        CudaBackend::new(&self.platform, networks, stages, policy, count, pairs)
     }
 
     /// `[P, d]` to `[P, D]`.
     pub fn decode(&self, latents: Latents<'_>) -> Result<Vec<f32>> {
         let network = &self.original;
         let operation =
-            Operation { width_in: network.latent_dim, width_out: network.data_dim, room: 2 * network.widest };
+            Operation { width_in: network.latent_dim, width_out: network.data_dim, room: 2 * network.widest, fixed: 0 };
         self.by_chunks(latents, &operation, |launcher, chunk| {
             let list = RowList::all(chunk.rows);
             decode(launcher, network, list, chunk.input, &Jets::default(), hidden(network, chunk), chunk.out)
@@ -155,6 +174,7 @@ impl CudaModel {
             width_in: network.latent_dim,
             width_out: network.latent_dim * network.data_dim,
             room: jets_width + decoding.max(network.tangent_width()),
+            fixed: 0,
         };
         self.by_chunks(latents, &operation, |launcher, chunk| {
             let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
@@ -166,11 +186,19 @@ impl CudaModel {
     pub fn metric(&self, latents: Latents<'_>) -> Result<Vec<f32>> {
         let network = &self.compressed;
         let d = network.latent_dim;
+        if let Some(fused) = &self.fused {
+            let fixed = fused.metric_room(self.platform.properties(), CHUNK_ROWS);
+            let operation = Operation { width_in: d, width_out: d * d, room: 0, fixed };
+            return self.by_chunks(latents, &operation, |launcher, chunk| {
+                fused.metric(launcher, chunk.rows, chunk.input, chunk.room, chunk.out)
+            });
+        }
         let decoding = 2 * network.widest + network.data_dim;
         let operation = Operation {
             width_in: d,
             width_out: d * d,
             room: Jets::width(network, Order::First) + decoding.max(network.tangent_width()),
+            fixed: 0,
         };
         self.by_chunks(latents, &operation, |launcher, chunk| {
             let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
@@ -193,6 +221,7 @@ impl CudaModel {
             width_in: d + width,
             width_out: d * d,
             room: Jets::width(network, Order::Second) + decoding.max(2 * network.widest + network.tangent_width()),
+            fixed: 0,
         };
         // Every chunk holds its latents first and its adjoints behind them.
         let rows = latents.len() / d;
@@ -223,20 +252,30 @@ impl CudaModel {
     pub fn chord_sums(&self, curves: &[f32], points: usize) -> Result<Vec<(f64, f64)>> {
         let network = &self.compressed;
         let d = network.latent_dim;
+        let (hidden_width, data_dim) = match &self.fused {
+            Some(fused) => (0, fused.value_stride()),
+            None => (2 * network.widest, network.data_dim),
+        };
         let operation = Operation {
             width_in: points * d,
             width_out: 4, // two numbers in float64
-            room: points * (2 * network.widest + network.data_dim + 1),
+            room: points * (hidden_width + data_dim + 1),
+            fixed: 0,
         };
         let sums = self.by_chunks(Latents::Host(curves), &operation, |launcher, chunk| {
             let all = chunk.rows * points;
             let list = RowList::all(all);
-            let hidden = [chunk.room, chunk.room + bytes(all * network.widest)];
-            let values = chunk.room + bytes(2 * all * network.widest);
-            let squares = values + bytes(all * network.data_dim);
-            decode(launcher, network, list, chunk.input, &Jets::default(), hidden, values)?;
+            let values = chunk.room;
+            let squares = values + bytes(all * data_dim);
+            match &self.fused {
+                Some(fused) => fused.decode(launcher, all, chunk.input, values)?,
+                None => {
+                    let hidden = [0, all * network.widest].map(|at| squares + bytes(all + at));
+                    decode(launcher, network, list, chunk.input, &Jets::default(), hidden, values)?;
+                }
+            }
             let segments = (points - 1) as u32;
-            let (stride, data_dim) = (points as u32, network.data_dim as u32);
+            let (stride, data_dim) = (points as u32, data_dim as u32);
             let chords = Chords { list, values, squares, segments_of: 0, segments, stride, data_dim, padding: 0 };
             chords.launch(launcher)?;
             let curves = chunk.rows as u32;
@@ -299,7 +338,9 @@ impl CudaModel {
             return Ok(out);
         }
         let row_bytes = (operation.width_in + operation.width_out + operation.room) * size_of::<f32>();
+        let fixed_bytes = operation.fixed * size_of::<f32>();
         let budget = ((self.platform.free_memory()? as f64 * MEMORY_SHARE / 2.0) as usize).min(CHUNK_BYTES);
+        let budget = budget.saturating_sub(fixed_bytes);
         let mut chunk_rows = rows.min(CHUNK_ROWS).min(budget / row_bytes).max(1);
         let mut lanes = loop {
             let count = rows.div_ceil(chunk_rows).min(2);

@@ -94,7 +94,7 @@ fn instance_or(platform: &dyn Platform, instance: &str, general: &str) -> Result
 }
 
 /// Names of kernels made for one layer or one d, with the macro of `kernels/` that defines each.
-mod instances {
+pub(crate) mod instances {
     use super::{Activation, Dense, HostNetwork};
 
     pub fn decode(l: &Dense<f32>) -> String {
@@ -133,13 +133,13 @@ mod instances {
     }
 }
 
-/// Compiles kernels for the sizes and activations of these decoders, where the platform can and `PULLBACK_SPECIALISE` is not `none`.
+/// Compiles kernels for one decoder from lines that define them, where the platform can and `PULLBACK_SPECIALISE` is not `none`.
 /// Where its compiler fails, the general kernels do the work.
-pub(crate) fn specialise(platform: &dyn Platform, networks: &[&HostNetwork<f32>]) -> Result<bool> {
+pub(crate) fn specialise(platform: &dyn Platform, instances: &str) -> Result<bool> {
     if std::env::var("PULLBACK_SPECIALISE").is_ok_and(|wanted| wanted == "none") {
         return Ok(false);
     }
-    match platform.specialise(&instances::source(networks)) {
+    match platform.specialise(instances) {
         Err(Error::Compile { .. }) => Ok(false),
         other => other,
     }

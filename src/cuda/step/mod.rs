@@ -115,7 +115,7 @@ pub(crate) struct Batch {
     pub latent_dim: u32,
     pub grid_count: u32,
     pub nested: u32,
-    pub padding: u32,
+    pub low_grids: u32,
     pub grids: [u32; MOST_GRIDS],
     pub policy: Policy,
 }
