@@ -13,6 +13,7 @@ use crate::cuda::platform::{Platform, Properties};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::model::Model;
+use crate::precision::Precision;
 use crate::scalar::Scalar;
 
 /// A device that models can be loaded on.
@@ -135,13 +136,22 @@ impl Device {
         }
     }
 
-    /// Puts a decoder's weights on the device, in `f32`.
+    /// Puts a decoder's weights on the device, in `f32`, to be computed in the default [`Precision`].
     ///
     /// # Errors
     ///
     /// As [`Device::load_as`].
     pub fn load(&self, decoder: &Decoder) -> Result<Model> {
         self.load_as::<f32>(decoder)
+    }
+
+    /// The same with a precision of choice; [`Model::precision`] tells what is used.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::load_as`].
+    pub fn load_with(&self, decoder: &Decoder, precision: Precision) -> Result<Model> {
+        self.place(decoder, precision)
     }
 
     /// Puts a decoder's weights on the device in a type of choice: `f64`, on the processor alone, for reference values.
@@ -151,10 +161,15 @@ impl Device {
     /// On a GPU [`Error::Device`](crate::Error::Device) for `f64`, [`Error::OutOfMemory`](crate::Error::OutOfMemory),
     /// [`Error::Compile`](crate::Error::Compile) and [`Error::Cuda`](crate::Error::Cuda); none on the processor.
     pub fn load_as<T: Scalar>(&self, decoder: &Decoder) -> Result<Model<T>> {
+        self.place(decoder, Precision::default())
+    }
+
+    #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(unused_variables))] // the processor has one precision
+    fn place<T: Scalar>(&self, decoder: &Decoder, precision: Precision) -> Result<Model<T>> {
         match &self.0 {
             Kind::Cpu => Ok(Model::on_cpu(decoder)),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
-            Kind::Cuda(platform) => Model::on_cuda(Arc::clone(platform), decoder),
+            Kind::Cuda(platform) => Model::on_cuda(Arc::clone(platform), decoder, precision),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | [`Decoder`] | what is computed: layers and activations, from a file, from layers in memory, or a classical surface |
 //! | [`Device`] | where: an NVIDIA GPU, or the processor |
 //! | [`Model`] | a decoder on a device, with every operation as a method; arrays in and out are those of [`ndarray`] |
+//! | [`Precision`] | how a GPU computes products: on tensor cores about as accurately as float32, or faster for a first look |
 //! | [`Options`] | how geodesics are discretised, and when the solver stops |
 //! | [`Geodesics`] | solved curves with energy, length, gradient, passes and [`Status`] |
 //!
@@ -54,6 +55,7 @@ mod device;
 mod error;
 mod geodesic;
 mod model;
+mod precision;
 mod scalar;
 
 #[cfg(any(feature = "cuda", feature = "emulator"))]
@@ -65,4 +67,5 @@ pub use device::{Device, DeviceProperties};
 pub use error::{Error, Result};
 pub use geodesic::{Geodesics, Options, Status};
 pub use model::{Energies, Model};
+pub use precision::Precision;
 pub use scalar::Scalar;

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::geodesic::backend::Initial;
 use crate::geodesic::jobs::Jobs;
 use crate::geodesic::{Geodesics, Options};
+use crate::precision::Precision;
 use crate::scalar::Scalar;
 
 /// A decoder's weights on a device. Shared freely between threads.
@@ -49,14 +50,15 @@ impl<T: Scalar> Model<T> {
     }
 
     #[cfg(any(feature = "cuda", feature = "emulator"))]
-    pub(crate) fn on_cuda(platform: Arc<dyn Platform>, decoder: &Decoder) -> Result<Self> {
+    pub(crate) fn on_cuda(platform: Arc<dyn Platform>, decoder: &Decoder, precision: Precision) -> Result<Self> {
         if TypeId::of::<T>() != TypeId::of::<f32>() {
             let device = platform.label();
             return Err(Error::Device(format!(
                 "{device}: expected f32, which its kernels compute in: use the CPU for f64"
             )));
         }
-        Ok(Self { decoder: decoder.clone(), engine: Engine::Cuda(CudaModel::new(platform, decoder)?) })
+        let model = CudaModel::new(platform, decoder, precision)?;
+        Ok(Self { decoder: decoder.clone(), engine: Engine::Cuda(model) })
     }
 
     /// Seconds that values, Jacobians, metrics and the like have spent in kernels so far, transfers not counted; `None` on the processor.
@@ -72,6 +74,16 @@ impl<T: Scalar> Model<T> {
     /// The decoder that was loaded.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
+    }
+
+    /// The precision in which products are computed: on a GPU the one asked for, or [`Precision::Float32`] where the decoder needs that;
+    /// [`Precision::Float32`] on the processor, where they are computed in `T`.
+    pub fn precision(&self) -> Precision {
+        match &self.engine {
+            Engine::Cpu(_) => Precision::Float32,
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Engine::Cuda(model) => model.precision(),
+        }
     }
 
     /// Values f(z): latents `[P, d]` to `[P, D]`.
@@ -366,11 +378,11 @@ impl<T: Scalar> Model<T> {
     ) -> Result<(Geodesics<T>, Option<f64>)> {
         options.check()?;
         let mut geodesics = Geodesics::new(count, options.segments, self.decoder.latent_dim());
-        let (grids, policy) = (options.grids(), options.policy::<T>());
+        let policy = options.policy::<T>();
         let device_seconds = match &self.engine {
             Engine::Cpu(model) => {
                 let jobs = Jobs::new(count, initial, progress);
-                for solved in model.solve(&jobs, &grids, policy)? {
+                for solved in model.solve(&jobs, &options.grids(), policy)? {
                     solved.scatter(&mut geodesics);
                 }
                 jobs.check()?;
@@ -391,7 +403,9 @@ impl<T: Scalar> Model<T> {
                         Initial::Curve(_) => Pairs::Curves,
                         Initial::OnDevice(starts, ends) => Pairs::OnDevice(starts, ends),
                     };
-                    let mut backend = model.backend(&grids, &policy, count, pairs)?;
+                    // A curve that was given is near a geodesic as a rule: a start in low precision would only lead it away.
+                    let starts_low = self.precision() == Precision::Mixed && !matches!(pairs, Pairs::Curves);
+                    let mut backend = model.backend(&options.stages(starts_low), &policy, count, pairs)?;
                     jobs.work(&mut backend)?.scatter(&mut geodesics);
                     seconds = backend.device_seconds();
                 }

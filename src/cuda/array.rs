@@ -51,6 +51,7 @@ mod tests {
     use crate::decoder::{Activation, Decoder, Head, Layer};
     use crate::geodesic::Options;
     use crate::model::Model;
+    use crate::precision::Precision;
 
     fn decoder() -> Decoder {
         let layer = |inputs: usize, outputs: usize, activation| Layer {
@@ -77,7 +78,7 @@ mod tests {
     #[test]
     fn latents_on_the_device_are_read_where_they_stand() {
         let platform: Arc<dyn Platform> = Arc::new(Emulator::new(EmulatorOptions::default()).unwrap());
-        let model = Model::<f32>::on_cuda(Arc::clone(&platform), &decoder()).unwrap();
+        let model = Model::<f32>::on_cuda(Arc::clone(&platform), &decoder(), Precision::default()).unwrap();
         let rows = |phase: f32| Array2::from_shape_fn((9, 2), |(i, j)| (i as f32 + phase * j as f32).cos());
         let (z, w) = (rows(0.3), rows(2.0));
         let (z_there, w_there) = (on_device(&platform, &z), on_device(&platform, &w));

@@ -17,9 +17,9 @@ use super::platform::{Address, Platform};
 use super::step::{Batch, CURVE_BYTES, counter, global_workspace};
 use crate::cpu::activation::Order;
 use crate::error::{Error, Result};
-use crate::geodesic::Status;
 use crate::geodesic::backend::{Backend, Finished, Initial};
 use crate::geodesic::policy::{LEVELS, Policy};
+use crate::geodesic::{Stages, Status};
 
 /// Curves in work at most: enough to fill the largest device, few enough that a ring's turn is short.
 const MOST_SLOTS: usize = 32 * 1024;
@@ -148,16 +148,16 @@ impl<'a> CudaBackend<'a> {
     pub fn new(
         platform: &Arc<dyn Platform>,
         network: &'a DeviceNetwork,
-        grids: &[usize],
+        stages: &Stages,
         policy: &Policy,
         count: usize,
         pairs: Pairs,
     ) -> Result<Self> {
-        let segments = grids.iter().copied().max().unwrap_or(2);
+        let segments = stages.grids.iter().copied().max().unwrap_or(2);
         let layout = Layout::new(network, segments, pairs);
         let mut slots = layout.slots(count, platform.free_memory()?);
         loop {
-            match Self::with_slots(platform, network, &layout, grids, policy, slots, pairs) {
+            match Self::with_slots(platform, network, &layout, stages, policy, slots, pairs) {
                 Err(Error::OutOfMemory { .. }) if slots > 1 => slots /= 2,
                 other => return other,
             }
@@ -168,7 +168,7 @@ impl<'a> CudaBackend<'a> {
         platform: &Arc<dyn Platform>,
         network: &'a DeviceNetwork,
         layout: &Layout,
-        grids: &[usize],
+        stages: &Stages,
         policy: &Policy,
         slots: usize,
         pairs: Pairs,
@@ -199,6 +199,7 @@ impl<'a> CudaBackend<'a> {
         };
         let jets_at = place(points * Jets::width(network, Order::Second));
         let curvature = place(points * d * d);
+        let shape = Batch::new(&stages.grids, policy);
         let batch = Batch {
             counters: counters.address(),
             curves: curves.address(),
@@ -231,7 +232,9 @@ impl<'a> CudaBackend<'a> {
             slots: slots as u32,
             stride: stride as u32,
             latent_dim: d as u32,
-            ..Batch::new(grids, policy)
+            // The line's energy in low precision bounds nothing: every curve is then held against the line in full precision.
+            nested: if stages.low == 0 { shape.nested } else { 0 },
+            ..shape
         };
         let this = Self {
             copies: Stream::new(platform)?,
@@ -522,5 +525,88 @@ impl Backend for CudaBackend<'_> {
         }
         self.rounds += 1;
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests {
+    use super::*;
+    use crate::cuda::emulator::{Emulator, EmulatorOptions};
+    use crate::cuda::model::CudaModel;
+    use crate::decoder::{Decoder, FileOptions};
+    use crate::geodesic::initial::straight_line;
+    use crate::geodesic::jobs::Jobs;
+    use crate::geodesic::{Geodesics, Options};
+    use crate::precision::Precision;
+
+    const DIGITS: &[u8] = include_bytes!("../../fixtures/digits-d2-tanh.safetensors");
+    const LATENTS: &[u8] = include_bytes!("../../fixtures/digits-d2-tanh.latents.npy");
+    const PAIRS: usize = 24;
+
+    /// Pairs of encoded digits.
+    fn latents() -> Vec<f32> {
+        let numbers = LATENTS[128..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        numbers.take(4 * PAIRS).collect()
+    }
+
+    fn solve(model: &CudaModel, stages: &Stages, options: &Options, as_curves: bool) -> Geodesics<f32> {
+        let (latents, d) = (latents(), 2);
+        let end = |job: usize, side: usize| &latents[(2 * job + side) * d..(2 * job + side + 1) * d];
+        let lines: Vec<Vec<f32>> = (0..PAIRS)
+            .map(|job| {
+                let mut line = vec![0.0; (options.segments + 1) * d];
+                straight_line(end(job, 0), end(job, 1), &mut line);
+                line
+            })
+            .collect();
+        let initial = |job: usize| match as_curves {
+            false => Initial::Line(end(job, 0), end(job, 1)),
+            true => Initial::Curve(&lines[job]),
+        };
+        let pairs = if as_curves { Pairs::Curves } else { Pairs::Lines };
+        let progress = |_, _| std::ops::ControlFlow::Continue(());
+        let jobs = Jobs::new(PAIRS, &initial, &progress);
+        let mut backend = model.backend(stages, &options.policy::<f32>(), PAIRS, pairs).unwrap();
+        let mut geodesics = Geodesics::new(PAIRS, options.segments, d);
+        jobs.work(&mut backend).unwrap().scatter(&mut geodesics);
+        geodesics
+    }
+
+    /// Where all is computed alike, passing the last grid once more finds the same curves, and never takes more linearisations than are
+    /// allowed.
+    #[test]
+    fn the_last_grid_can_be_passed_twice() {
+        let platform: Arc<dyn Platform> = Arc::new(Emulator::new(EmulatorOptions::default()).unwrap());
+        let decoder = Decoder::from_safetensors(DIGITS, &FileOptions::default()).unwrap();
+        let model = CudaModel::new(platform, &decoder, Precision::Mixed).unwrap();
+        for (coarse_to_fine, as_curves) in [(true, false), (false, false), (true, true)] {
+            let options = Options { segments: 16, coarse_to_fine, ..Options::default() };
+            let once = solve(&model, &options.stages(false), &options, as_curves);
+            let twice = solve(&model, &options.stages(true), &options, as_curves);
+            let converged = vec![Status::Converged; PAIRS];
+            assert_eq!((&once.status, &twice.status), (&converged, &converged));
+            let energies = || once.energy.iter().zip(&twice.energy);
+            let same = energies().filter(|(a, b)| (*a - *b).abs() <= 1e-5 * **a).count();
+            // A curve that meets the last grid with another step before it can end in another minimum.
+            assert!(same + 2 >= PAIRS, "{same} of {PAIRS} agree: {} and {}", once.energy, twice.energy);
+            let (spent, again) = (once.iterations.sum(), twice.iterations.sum());
+            assert!(again <= spent + 2 * PAIRS as u32, "{again} linearisations in place of {spent}");
+        }
+        for most in [10, 11, 12] {
+            let options = Options { segments: 16, max_iterations: most, tolerance: Some(1e-15), ..Options::default() };
+            let found = solve(&model, &options.stages(true), &options, false);
+            assert!(found.iterations.iter().all(|&n| n <= most), "{} of {most}", found.iterations);
+        }
+    }
+
+    /// As many grids as a search can have are as many as a batch can hold.
+    #[test]
+    fn a_batch_holds_every_grid() {
+        let options = Options { segments: 1 << 20, ..Options::default() };
+        let stages = options.stages(true);
+        let batch = Batch::new(&stages.grids, &options.policy::<f32>());
+        assert_eq!(batch.grid_count as usize, stages.grids.len());
+        let held: Vec<usize> = batch.grids.iter().take(stages.grids.len()).map(|&n| n as usize).collect();
+        assert_eq!(held, stages.grids);
     }
 }

@@ -15,7 +15,9 @@ use super::platform::{Address, Platform};
 use crate::cpu::activation::Order;
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
+use crate::geodesic::Stages;
 use crate::geodesic::policy::Policy;
+use crate::precision::Precision;
 
 /// Rows of a chunk at most, and bytes that its arrays may take together: enough to fill the device, little enough that copies of
 /// one chunk pass behind the kernels of another.
@@ -30,6 +32,8 @@ pub(crate) struct CudaModel {
     platform: Arc<dyn Platform>,
     original: DeviceNetwork,
     compressed: DeviceNetwork,
+    /// What is used, which need not be what was asked for.
+    precision: Precision,
     /// Time that chunks of points have spent in kernels so far, in nanoseconds.
     nanoseconds: AtomicU64,
 }
@@ -112,16 +116,27 @@ impl Lane {
     }
 }
 
+/// The precision that is used where this one is asked for: the plain kernels, which take every decoder, compute in float32.
+fn usable(_asked: Precision) -> Precision {
+    Precision::Float32
+}
+
 impl CudaModel {
-    pub fn new(platform: Arc<dyn Platform>, decoder: &Decoder) -> Result<Self> {
+    pub fn new(platform: Arc<dyn Platform>, decoder: &Decoder, precision: Precision) -> Result<Self> {
         let [original, compressed] = host_networks(decoder);
         specialise(platform.as_ref(), &[&original, &compressed])?;
         Ok(Self {
             original: DeviceNetwork::new(&platform, &original)?,
             compressed: DeviceNetwork::new(&platform, &compressed)?,
+            precision: usable(precision),
             platform,
             nanoseconds: AtomicU64::new(0),
         })
+    }
+
+    /// The precision that is used.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Time that operations over points have spent in kernels so far, transfers not counted. Two chunks that run side by side count
@@ -131,8 +146,8 @@ impl CudaModel {
     }
 
     /// Room for geodesics.
-    pub fn backend(&self, grids: &[usize], policy: &Policy, count: usize, pairs: Pairs) -> Result<CudaBackend<'_>> {
-        CudaBackend::new(&self.platform, &self.compressed, grids, policy, count, pairs)
+    pub fn backend(&self, stages: &Stages, policy: &Policy, count: usize, pairs: Pairs) -> Result<CudaBackend<'_>> {
+        CudaBackend::new(&self.platform, &self.compressed, stages, policy, count, pairs)
     }
 
     /// `[P, d]` to `[P, D]`.

@@ -79,6 +79,30 @@ impl Options {
         grids.push(self.segments);
         grids
     }
+
+    /// The grids of a search. One that starts in low precision passes all of them in it, and then the last once more in full; where too
+    /// few linearisations are allowed for that, it has full precision alone.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    pub(crate) fn stages(&self, starts_low: bool) -> Stages {
+        let mut grids = self.grids();
+        // One linearisation for each grid, one for the last once more, and one for a start from the straight line.
+        let least = LEAST_FOR_GRIDS.max(grids.len() as u32 + 2);
+        let low = if starts_low && self.max_iterations >= least { grids.len() } else { 0 };
+        if low > 0 {
+            grids.push(self.segments);
+        }
+        Stages { grids, low }
+    }
+}
+
+/// What a search passes through.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stages {
+    /// Segments of every grid, coarse to fine.
+    pub grids: Vec<usize>,
+    /// So many of them, from the first on, are computed in low precision: none, or all but the last.
+    pub low: usize,
 }
 
 /// Why the solver left a curve.
@@ -153,5 +177,24 @@ impl<T: Scalar> Geodesics<T> {
     /// Curves with the given status.
     pub fn count(&self, status: Status) -> usize {
         self.status.iter().filter(|&&s| s == status).count()
+    }
+}
+
+#[cfg(all(test, any(feature = "cuda", feature = "emulator")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_grid_is_passed_again_in_full_precision() {
+        let stages = |options: Options, starts_low| options.stages(starts_low);
+        let of = |grids: &[usize], low| Stages { grids: grids.to_vec(), low };
+        let default = Options::default;
+        assert_eq!(stages(default(), false), of(&[8, 32], 0));
+        assert_eq!(stages(default(), true), of(&[8, 32, 32], 2));
+        assert_eq!(stages(Options { coarse_to_fine: false, ..default() }, true), of(&[32, 32], 1));
+        assert_eq!(stages(Options { segments: 100, ..default() }, true), of(&[8, 32, 100, 100], 3));
+        for (most, expected) in [(9, of(&[32], 0)), (10, of(&[8, 32, 32], 2))] {
+            assert_eq!(stages(Options { max_iterations: most, ..default() }, true), expected);
+        }
     }
 }
