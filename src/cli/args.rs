@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::device::DeviceName;
+use crate::precision::Precision;
 
 const OVERVIEW: &str = "\
 A trained decoder (the second half of an autoencoder) maps points of a small latent space to data. The straight line
@@ -38,6 +39,8 @@ pub(super) enum Command {
     Metric(MetricArgs),
     /// Show this machine's devices, and what a decoder file holds.
     Info(InfoArgs),
+    /// Measure how far a GPU's results are from float64 in every precision.
+    Precision(PrecisionArgs),
     /// Draw pictures of a finished run of `geodesics` or `demo`.
     Plot(PlotArgs),
 }
@@ -66,6 +69,17 @@ pub(super) struct DeviceArgs {
     /// Threads on the CPU [default: one per core]
     #[arg(long, value_name = "NUMBER", value_parser = positive, help_heading = "Machine")]
     pub threads: Option<usize>,
+}
+
+/// The same, with a precision of choice.
+#[derive(Clone, Debug, Args)]
+pub(super) struct MachineArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// How a GPU computes products: float32 (without tensor cores), tf32x3 (on them, about as accurate), tf32 or bf16 (for a first
+    /// look), or mixed (geodesics start in tf32 and end in tf32x3); the processor has float32 alone [default: tf32x3 on a GPU]
+    #[arg(long, value_name = "PRECISION", help_heading = "Machine")]
+    pub precision: Option<Precision>,
 }
 
 /// Where results go. (The demo has a folder and a rule of its own.)
@@ -99,7 +113,7 @@ pub(super) struct DemoArgs {
     #[arg(long, help_heading = "Output")]
     pub overwrite: bool,
     #[command(flatten)]
-    pub machine: DeviceArgs,
+    pub machine: MachineArgs,
     #[command(flatten)]
     pub print: PrintArgs,
 }
@@ -142,7 +156,7 @@ pub(super) struct GeodesicsArgs {
     #[command(flatten)]
     pub file: FileArgs,
     #[command(flatten)]
-    pub machine: DeviceArgs,
+    pub machine: MachineArgs,
     #[command(flatten)]
     pub print: PrintArgs,
 }
@@ -160,7 +174,7 @@ pub(super) struct MetricArgs {
     #[command(flatten)]
     pub file: FileArgs,
     #[command(flatten)]
-    pub machine: DeviceArgs,
+    pub machine: MachineArgs,
     #[command(flatten)]
     pub print: PrintArgs,
 }
@@ -175,6 +189,22 @@ pub(super) struct InfoArgs {
     pub json: bool,
     #[command(flatten)]
     pub file: FileArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PrecisionArgs {
+    /// Decoder weights: a safetensors file with the state_dict of an nn.Sequential [default: the demo's]
+    #[arg(long, value_name = "FILE")]
+    pub decoder: Option<PathBuf>,
+    /// Pairs of latents to solve geodesics between
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = positive)]
+    pub pairs: usize,
+    #[command(flatten)]
+    pub file: FileArgs,
+    #[command(flatten)]
+    pub machine: DeviceArgs,
+    #[command(flatten)]
+    pub print: PrintArgs,
 }
 
 #[derive(Debug, Args)]

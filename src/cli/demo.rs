@@ -10,6 +10,7 @@ use super::args::{DemoArgs, FileArgs};
 use super::geodesics::{record, summary};
 use super::output::{Output, Replace};
 use super::plot::{Plane, Speed, Strip, chord_speeds, draw_speeds, draw_strips};
+use super::random::Random;
 use super::session::check_interrupt;
 use super::solve::{Arrays, solve, straight_lines};
 use crate::decoder::{Decoder, FileOptions};
@@ -43,14 +44,19 @@ struct Solved {
     straight_lengths: Vec<f32>,
 }
 
+/// The built-in decoder.
+pub(super) fn decoder() -> Result<Decoder> {
+    Decoder::from_safetensors(DECODER, &FileOptions::default())
+}
+
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let began = Instant::now();
     args.machine.start_threads()?;
     let replace = if args.overwrite { Replace::Any } else { Replace::Own("demo") };
     let output = Output::create(&args.out, replace)?;
     let device = args.machine.open(args.print)?;
-    let decoder = Decoder::from_safetensors(DECODER, &FileOptions::default())?;
-    let model = device.load(&decoder)?;
+    let decoder = decoder()?;
+    let model = args.machine.load(&device, &decoder, args.print)?;
     let digits = Digits::built_in()?;
     let pairs = random_pairs(digits.labels.len());
     let ends = |side: usize| Array2::from_shape_fn((PAIRS, 2), |(k, axis)| digits.latents[[pairs[k][side], axis]]);
@@ -78,7 +84,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let chosen = digits.choose(&solved);
     draw_pictures(&output, &model, &digits, &solved, &chosen)?;
 
-    let mut record = record("demo", &decoder, &device, &options, &totals);
+    let mut record = record("demo", &model, &device, &options, &totals);
     record["decoder"] = json!("decoder.safetensors");
     record["decoder_options"] = FileArgs::default().record();
     record["starts"] = json!("starts.npy");
@@ -118,17 +124,11 @@ fn next_steps(out: &Path) -> String {
     )
 }
 
-/// Pairs of different images, the same on every machine (splitmix64, G. Steele et al., 2014).
+/// Pairs of different images, the same on every machine.
 fn random_pairs(images: usize) -> Vec<[usize; 2]> {
-    let mut state = 2_u64;
-    let mut random = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = state;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) % images as u64) as usize
-    };
-    std::iter::repeat_with(|| [random(), random()]).filter(|[a, b]| a != b).take(PAIRS).collect()
+    let mut random = Random(2);
+    let mut image = || (random.bits() % images as u64) as usize;
+    std::iter::repeat_with(|| [image(), image()]).filter(|[a, b]| a != b).take(PAIRS).collect()
 }
 
 impl Digits {

@@ -1,11 +1,14 @@
-//! `--device`: its names, and the device that each stands for.
+//! `--device` and `--precision`: the device that a name stands for, and a decoder on it.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::args::{DeviceArgs, PrintArgs};
+use super::args::{DeviceArgs, MachineArgs, PrintArgs};
+use crate::decoder::Decoder;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::precision::Precision;
 
 /// A device as it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,44 @@ impl DeviceArgs {
             }
             DeviceName::Emulator => emulator(),
         }
+    }
+
+    /// The device, which must run kernels: `what` asks for that, and `expected` says how it can be had.
+    pub fn open_for_kernels(&self, what: &str, expected: &str) -> Result<Device> {
+        let refuse = |reason: &str| Error::Device(format!("{what}: expected {expected}, found the processor{reason}"));
+        match self.device {
+            DeviceName::Auto => Device::cuda(0).map_err(|reason| refuse(&format!(" ({})", first_line(&reason)))),
+            DeviceName::Cpu => Err(refuse("")),
+            DeviceName::Cuda(_) | DeviceName::Emulator => self.open(PrintArgs { json: false, quiet: true }),
+        }
+    }
+}
+
+impl MachineArgs {
+    /// As [`DeviceArgs::start_threads`].
+    pub fn start_threads(&self) -> Result<()> {
+        self.device.start_threads()
+    }
+
+    /// As [`DeviceArgs::open`], with an error where the processor cannot do what `--precision` asks for.
+    pub fn open(&self, print: PrintArgs) -> Result<Device> {
+        match self.precision {
+            None | Some(Precision::Float32) => self.device.open(print),
+            Some(precision) => {
+                let what = format!("--precision {precision}");
+                self.device.open_for_kernels(&what, "a GPU, `--device emulator` or float32")
+            }
+        }
+    }
+
+    /// The decoder on the device; a line on stderr where another precision than the one asked for is used.
+    pub fn load(&self, device: &Device, decoder: &Decoder, print: PrintArgs) -> Result<Model> {
+        let model = device.load_with(decoder, self.precision.unwrap_or_default())?;
+        let used = model.precision();
+        if let Some(asked) = self.precision.filter(|&asked| asked != used) {
+            print.note(&format!("computing in {used}: this decoder's kernels have no {asked}"));
+        }
+        Ok(model)
     }
 }
 

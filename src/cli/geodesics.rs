@@ -8,10 +8,10 @@ use super::args::GeodesicsArgs;
 use super::npy::read_latents;
 use super::session::{absolute, check_interrupt};
 use super::solve::{Arrays, Totals, batch_size, options_record, solve, thousands};
-use crate::decoder::Decoder;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::geodesic::Options;
+use crate::model::Model;
 
 pub(super) fn run(args: &GeodesicsArgs) -> Result<()> {
     let began = Instant::now();
@@ -28,7 +28,7 @@ pub(super) fn run(args: &GeodesicsArgs) -> Result<()> {
     let output = args.output.create()?;
     let device = args.machine.open(args.print)?;
     let (count, d) = starts.dim();
-    let model = device.load(&decoder)?;
+    let model = args.machine.load(&device, &decoder, args.print)?;
     let mut arrays = Arrays::create(&output, count, options.segments, d)?;
     let bar = args.print.progress(count, "curves");
     let batch = args.solver.batch.unwrap_or_else(|| batch_size(options.segments, d, &device));
@@ -37,7 +37,7 @@ pub(super) fn run(args: &GeodesicsArgs) -> Result<()> {
         solve(&model, pairs, &options, batch, &bar, |geodesics, _| arrays.push(geodesics).map_err(output.io()))?;
     arrays.finish().map_err(output.io())?;
 
-    let mut record = record("geodesics", &decoder, &device, &options, &totals);
+    let mut record = record("geodesics", &model, &device, &options, &totals);
     record["decoder"] = json!(absolute(&args.decoder));
     record["decoder_options"] = args.file.record();
     record["starts"] = json!(absolute(&args.starts));
@@ -56,7 +56,8 @@ pub(super) fn run(args: &GeodesicsArgs) -> Result<()> {
 }
 
 /// What a run of geodesics says about itself, but for its inputs and the total time.
-pub(super) fn record(command: &str, decoder: &Decoder, device: &Device, options: &Options, totals: &Totals) -> Value {
+pub(super) fn record(command: &str, model: &Model, device: &Device, options: &Options, totals: &Totals) -> Value {
+    let decoder = model.decoder();
     let mut timings = json!({ "solve_seconds": totals.solving.as_secs_f64() });
     if let Some(seconds) = totals.device_seconds {
         timings["device_seconds"] = json!(seconds);
@@ -77,6 +78,7 @@ pub(super) fn record(command: &str, decoder: &Decoder, device: &Device, options:
         "options": options_record(options),
         "device": device.label(),
         "device_name": device.properties().map(|p| p.name),
+        "precision": model.precision().name(),
         "threads": rayon::current_num_threads(),
         "status": totals.status_record(),
         "mean_iterations": totals.mean_iterations(),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::solve::thousands;
 use crate::device::DeviceProperties;
+use crate::precision::Precision;
 
 /// The machine, as `pullback info` tells of it.
 pub(super) struct Machine {
@@ -87,6 +88,7 @@ impl Machine {
         }
         record["devices"] = json!(devices);
         record["no_gpu"] = json!(self.gpus.as_ref().err());
+        record["precisions"] = json!(Precision::ALL.map(Precision::name));
         let Some(compilers) = &self.compilers else { return };
         record["nvcc"] = match &compilers.nvcc {
             Ok(embedded) => json!({ "version": embedded.compiler, "targets": embedded.targets }),
@@ -121,6 +123,7 @@ impl Machine {
         if self.emulator {
             text += "emulator:  in this build\n";
         }
+        text += &format!("precision: {}; the processor has float32\n", Precision::ALL.map(Precision::name).join(", "));
         let Some(compilers) = &self.compilers else { return text };
         text += &match &compilers.nvcc {
             Ok(embedded) => {

@@ -22,7 +22,7 @@ pub(super) fn run(args: &MetricArgs) -> Result<()> {
     let output = args.output.create()?;
     let device = args.machine.open(args.print)?;
     let (count, d) = points.dim();
-    let model = device.load(&decoder)?;
+    let model = args.machine.load(&device, &decoder, args.print)?;
     let mut metrics = output.array::<f32>("metric.npy", &[count, d, d])?;
     let mut volumes = output.array::<f32>("volume.npy", &[count])?;
     let bar = args.print.progress(count, "points");
@@ -64,6 +64,7 @@ pub(super) fn run(args: &MetricArgs) -> Result<()> {
         "data_dim": decoder.data_dim(),
         "device": device.label(),
         "device_name": device.properties().map(|p| p.name),
+        "precision": model.precision().name(),
         "threads": rayon::current_num_threads(),
         "not_finite": not_finite,
         "volume_range": range,

@@ -10,6 +10,8 @@ mod metric;
 mod npy;
 mod output;
 mod plot;
+mod precision;
+mod random;
 mod session;
 mod solve;
 
@@ -41,6 +43,7 @@ pub fn run() -> ExitCode {
         Command::Geodesics(args) => geodesics::run(&args),
         Command::Metric(args) => metric::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Precision(args) => precision::run(&args),
         Command::Plot(args) => plot::run(&args),
     };
     match outcome {
