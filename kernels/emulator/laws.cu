@@ -505,7 +505,7 @@ DEVICE void exchange_in_pairs(const LawParams& p) {
     for (u32 n = 0; n < p.n + pair; ++n) { // pairs meet differently often
         row[threadIdx.x] = float(threadIdx.x + n);
         meet_warps(1 + pair, 64);
-        if (n < p.n) sum += row[partner];
+        if (n < p.n) sum += row[partner] + row[threadIdx.x ^ 1];
         meet_warps(1 + pair, 64);
     }
     p.out[grid_thread()] = sum;

@@ -214,9 +214,10 @@ void Worker::init_arrivals(Place barrier, uint32_t arrivals, Site site) {
 
 Worker::Arrivals& Worker::arrivals(Place barrier, const char* what, Site site) {
     const uint32_t me = here.thread.x;
-    if (launch_->checked) check_access(me, *barrier.array, barrier.at, sizeof(uint64_t), sizeof(uint64_t), Access::read);
     for (Arrivals& at : arrivals_) {
-        if (at.at == barrier.at) return at;
+        if (at.at != barrier.at) continue;
+        if (launch_->checked) check_access(me, *barrier.array, barrier.at, sizeof(uint64_t), sizeof(uint64_t), Access::read);
+        return at;
     }
     fail(me, "calls %s in %s:%u on a barrier without init_arrivals", what, file_of(site), site.line);
 }

@@ -15,6 +15,7 @@ namespace {
 
 typedef float Floats __attribute__((vector_size(16)));
 typedef int32_t Ints __attribute__((vector_size(16)));
+typedef uint32_t Words __attribute__((vector_size(16))); // for sums that may overflow where the result is not used
 
 constexpr int32_t EXPONENT = 0x7f800000, LAST = 1 << 23; // of a float: its exponent, and the last bit of that
 constexpr uint32_t ROWS = 16, COLUMNS = 8, MAX_K = 16;
@@ -65,20 +66,21 @@ struct Tile {
 float sum_slowly(float start, const float* a, const float* b, uint32_t terms) {
     double values[1 + 8];
     int exponents[1 + 8], largest = INT32_MIN;
-    const auto exponent = [](float x) { return std::max(__builtin_ilogbf(x), -126); }; // subnormal numbers have the smallest
-    values[0] = start;
-    exponents[0] = start == 0 ? INT32_MIN : exponent(start);
     bool finite = __builtin_isfinite(start);
+    values[0] = start;
     for (uint32_t k = 0; k < terms; ++k) {
-        const float x = a[k], y = b[k * COLUMNS];
-        values[1 + k] = double(x) * double(y);
-        exponents[1 + k] = x == 0 || y == 0 ? INT32_MIN : exponent(x) + exponent(y);
-        finite = finite && __builtin_isfinite(x) && __builtin_isfinite(y);
+        values[1 + k] = double(a[k]) * double(b[k * COLUMNS]);
+        finite = finite && __builtin_isfinite(values[1 + k]);
     }
     if (!finite) {
         double sum = 0;
         for (uint32_t i = 0; i <= terms; ++i) sum += values[i];
         return sum != sum ? float_of(0x7fffffffu) : float(sum);
+    }
+    const auto exponent = [](float x) { return std::max(__builtin_ilogbf(x), -126); }; // subnormal numbers have the smallest
+    exponents[0] = start == 0 ? INT32_MIN : exponent(start);
+    for (uint32_t k = 0; k < terms; ++k) {
+        exponents[1 + k] = values[1 + k] == 0 ? INT32_MIN : exponent(a[k]) + exponent(b[k * COLUMNS]);
     }
     for (uint32_t i = 0; i <= terms; ++i) largest = std::max(largest, exponents[i]);
     if (largest == INT32_MIN) return 0;
@@ -135,12 +137,12 @@ bool multiply_fast(Tile& c, const Left& a, const Right& b) {
                 beyond |= (size >= HIGH) | ((size < LOW) & (size != zero));
                 largest = greater(largest, low);
 
-                const Floats up = floats_of(254 * LAST - bits_of(largest) + (23 + EXTRA) * LAST);
+                const Floats up = floats_of((Ints)((127 * 2 + 23 + EXTRA) * uint32_t(LAST) - (Words)bits_of(largest)));
                 const Floats down = floats_of(bits_of(largest) - (23 + EXTRA) * LAST);
-                Ints total = __builtin_convertvector(sum * up, Ints);
-                for (uint32_t k = 0; k < BLOCK; ++k) total += __builtin_convertvector(products[k] * up, Ints);
-                const Ints negative = total >> 31;
-                const Ints magnitude = (total ^ negative) - negative;
+                Words total = (Words)__builtin_convertvector(sum * up, Ints);
+                for (uint32_t k = 0; k < BLOCK; ++k) total += (Words)__builtin_convertvector(products[k] * up, Ints);
+                const Ints negative = (Ints)total >> 31;
+                const Ints magnitude = (Ints)((total ^ (Words)negative) - (Words)negative);
                 // Rounded to the nearest, then one place down where that was up.
                 const Floats nearest = __builtin_convertvector(magnitude, Floats);
                 const Ints cut = bits_of(nearest) + (__builtin_convertvector(nearest, Ints) > magnitude);

@@ -408,7 +408,7 @@ fn warps_meet_at_barriers_of_their_own() {
         let output = bench.array(&[0.0f32; 512]);
         bench.run("law_pairs", (2, 256, 0), Params { output, n: 5, ..Default::default() }).unwrap();
         for (i, sum) in (0u32..).zip(bench.read::<f32>(output, 512)) {
-            assert_eq!(sum, (5 * (i % 256 ^ 32) + 10) as f32);
+            assert_eq!(sum, (5 * ((i % 256) ^ 32) + 5 * ((i % 256) ^ 1) + 20) as f32);
         }
         let missing = "32 of 256 threads never come. Of all, threads 0 to 159: meet_warps in laws.cu:";
         assert_fault(checked, "fault_warp_missing", 0, missing);
