@@ -60,7 +60,7 @@ static_assert(sizeof(Curve) == 152, "src/cuda/step/mod.rs allocates as much");
 
 /// Constants of src/geodesic/policy.rs, which has their meaning.
 struct Policy {
-    double tolerance, coarse_tolerance, noise;
+    double tolerance, coarse_tolerance, noise, low_noise;
     double levels[LEVEL_COUNT];
     double candidate_lengths[CANDIDATE_COUNT];
     double first_damping, bold_share, trust, trusted_shrinkage, little, contraction, growth, least_damping, most_damping;

@@ -37,7 +37,8 @@ DEVICE void begin(const Policy& policy, Progress& c, u32 iterations) {
 }
 
 /// The same curve on another grid.
-DEVICE void refine(Progress& c) {
+DEVICE void refine(const Policy& policy, Progress& c) {
+    if (c.status == STALLED) c.damping = policy.first_damping;
     c.phase = PHASE_START;
     c.energy = infinity();
     c.stale = 0;
@@ -103,7 +104,7 @@ DEVICE Decision end(Progress& c, u32 status) {
     return {NEXT_SETTLE, NO_CANDIDATE, NO_STATUS};
 }
 
-DEVICE Decision judge_candidate(const Policy& policy, Progress& c, double energy) {
+DEVICE Decision judge_candidate(const Policy& policy, Progress& c, double energy, double noise) {
     const u32 k = c.candidate, level = policy.candidate_levels[k];
     const double slope = slope_or_zero(c, level);
     const bool falls = slope < 0.0 && energy < c.energy;
@@ -123,7 +124,7 @@ DEVICE Decision judge_candidate(const Policy& policy, Progress& c, double energy
         c.phase = PHASE_SETTLE;
         return {NEXT_SETTLE, c.best, NO_STATUS};
     }
-    if (promise(policy, c, slope_or_zero(c, 0)) <= policy.noise * c.energy) return end(c, CONVERGED);
+    if (promise(policy, c, slope_or_zero(c, 0)) <= noise * c.energy) return end(c, CONVERGED);
     c.damping *= policy.growth;
     c.newton = 0;
     if (c.damping > policy.most_damping) return end(c, STALLED);
@@ -131,14 +132,14 @@ DEVICE Decision judge_candidate(const Policy& policy, Progress& c, double energy
     return {NEXT_TRY, NO_CANDIDATE, NO_STATUS};
 }
 
-/// Called with the energy of the curve just tried.
-DEVICE Decision judge(const Policy& policy, Progress& c, double energy) {
+/// Called with the energy of the curve just tried, and the share of it that rounding can hide.
+DEVICE Decision judge(const Policy& policy, Progress& c, double energy, double noise) {
     if (c.phase == PHASE_START) {
         if (!isfinite(energy)) return {NEXT_STOP, NO_CANDIDATE, NON_FINITE};
         c.energy = energy;
         return {NEXT_LINEARISE, NO_CANDIDATE, NO_STATUS};
     }
-    if (c.phase == PHASE_CANDIDATE) return judge_candidate(policy, c, energy);
+    if (c.phase == PHASE_CANDIDATE) return judge_candidate(policy, c, energy, noise);
     if (c.status != NO_STATUS) return {NEXT_STOP, NO_CANDIDATE, c.status};
     if (c.best != NO_CANDIDATE) return accept(policy, c, policy.candidate_levels[c.best], energy);
     c.stale = 0;

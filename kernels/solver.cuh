@@ -257,14 +257,15 @@ DEVICE Plan plan_curve(const Batch& p, Curve& curve, double energy, double lengt
         return plan;
     }
     const bool first_look = progress.phase == PHASE_START && curve.grid == 0;
-    const bool last_grid = curve.grid + 1 == p.grid_count;
-    const Decision decision = is_over(progress) ? end(progress, progress.status) : judge(p.policy, progress, energy);
+    const bool is_coarse = curve.segments != p.last_segments();
+    const double noise = curve.grid < p.low_grids ? p.policy.low_noise : p.policy.noise;
+    const Decision decision = is_over(progress) ? end(progress, progress.status) : judge(p.policy, progress, energy, noise);
     u32 status = NO_STATUS;
     switch (decision.next) {
     case NEXT_LINEARISE:
     case NEXT_GRADIENT:
         plan.take = 1;
-        if (!last_grid && progress.hard) {
+        if (is_coarse && progress.hard) {
             status = MAX_ITERATIONS;
         } else {
             curve.need = decision.next == NEXT_GRADIENT ? NEED_GRADIENT : NEED_LINEARISE;
@@ -355,7 +356,7 @@ DEVICE void decide_curve(const Batch& p, u32 slot) {
         if (lane() == 0) {
             curve.grid += 1;
             curve.segments = p.segments_of[slot] = fresh;
-            refine(curve.progress);
+            refine(p.policy, curve.progress);
             curve.need = NEED_SEARCH;
         }
         break;

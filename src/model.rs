@@ -378,7 +378,7 @@ impl<T: Scalar> Model<T> {
     ) -> Result<(Geodesics<T>, Option<f64>)> {
         options.check()?;
         let mut geodesics = Geodesics::new(count, options.segments, self.decoder.latent_dim());
-        let policy = options.policy::<T>();
+        let policy = options.policy::<T>(self.precision());
         let device_seconds = match &self.engine {
             Engine::Cpu(model) => {
                 let jobs = Jobs::new(count, initial, progress);

@@ -75,7 +75,7 @@ pub(super) fn record(command: &str, model: &Model, device: &Device, options: &Op
         "segments": options.segments,
         "latent_dim": decoder.latent_dim(),
         "data_dim": decoder.data_dim(),
-        "options": options_record(options),
+        "options": options_record(options, model.precision()),
         "device": device.label(),
         "device_name": device.properties().map(|p| p.name),
         "precision": model.precision().name(),

@@ -11,6 +11,7 @@ use super::args::SolverArgs;
 use super::npy::Writer;
 use super::output::Output;
 use super::session::go_on;
+use crate::Precision;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::geodesic::initial::straight_line;
@@ -37,10 +38,10 @@ impl SolverArgs {
 }
 
 /// Options as they stand in a record.
-pub(super) fn options_record(options: &Options) -> Value {
+pub(super) fn options_record(options: &Options, precision: Precision) -> Value {
     json!({
         "segments": options.segments,
-        "tolerance": options.policy::<f32>().tolerance,
+        "tolerance": options.policy::<f32>(precision).tolerance,
         "max_iterations": options.max_iterations,
         "coarse_to_fine": options.coarse_to_fine,
     })

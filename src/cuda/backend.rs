@@ -641,7 +641,7 @@ mod tests {
         let pairs = if as_curves { Pairs::Curves } else { Pairs::Lines };
         let progress = |_, _| std::ops::ControlFlow::Continue(());
         let jobs = Jobs::new(PAIRS, &initial, &progress);
-        let mut backend = model.backend(stages, &options.policy::<f32>(), PAIRS, pairs).unwrap();
+        let mut backend = model.backend(stages, &options.policy::<f32>(Precision::Tf32x3), PAIRS, pairs).unwrap();
         let mut geodesics = Geodesics::new(PAIRS, options.segments, d);
         jobs.work(&mut backend).unwrap().scatter(&mut geodesics);
         geodesics
@@ -679,7 +679,7 @@ mod tests {
     fn a_batch_holds_every_grid() {
         let options = Options { segments: 1 << 20, ..Options::default() };
         let stages = options.stages(true);
-        let batch = Batch::new(&stages.grids, &options.policy::<f32>());
+        let batch = Batch::new(&stages.grids, &options.policy::<f32>(Precision::Tf32x3));
         assert_eq!(batch.grid_count as usize, stages.grids.len());
         let held: Vec<usize> = batch.grids.iter().take(stages.grids.len()).map(|&n| n as usize).collect();
         assert_eq!(held, stages.grids);

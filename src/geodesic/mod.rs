@@ -8,6 +8,7 @@ pub(crate) mod policy;
 use ndarray::{Array1, Array3};
 
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 use crate::scalar::Scalar;
 
 /// Segments of the coarsest grid, and how many times finer the next one is.
@@ -17,13 +18,20 @@ const REFINEMENT: usize = 4;
 const LEAST_FOR_GRIDS: u32 = 10;
 /// Tolerance on grids coarser than the last: their own error is larger.
 const COARSE_TOLERANCE: f64 = 3e-4;
+/// What stands for the tolerance and for rounding where products take numbers of 11 or 8 significant bits: four units in the last
+/// place hide most of what chords lose.
+const TF32_TOLERANCE: f64 = 3e-4;
+const TF32_NOISE: f64 = 4.0 / 1024.0;
+const BF16_TOLERANCE: f64 = 3e-3;
+const BF16_NOISE: f64 = 4.0 / 128.0;
 
 /// How geodesics are discretised and when the solver stops.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// N, the number of segments of every curve, at least 2. Distances are right to O(1/N²).
     pub segments: usize,
-    /// Converged where the next step can gain no more than this share of the energy; `None` for 10⁻⁶ in `f32` and 10⁻¹⁰ in `f64`.
+    /// Converged where the next step can gain no more than this share of the energy; `None` for 10⁻⁶ in `f32` and 10⁻¹⁰ in `f64`,
+    /// and for 3 · 10⁻⁴ and 3 · 10⁻³ where a GPU's products are in [`Tf32`](crate::Precision::Tf32) and [`Bf16`](crate::Precision::Bf16).
     pub tolerance: Option<f64>,
     /// Linearisations at most, over all grids.
     pub max_iterations: u32,
@@ -58,12 +66,20 @@ impl Options {
         Ok(())
     }
 
-    pub(crate) fn policy<T: Scalar>(&self) -> policy::Policy {
-        let epsilon = T::EPSILON.to_f64();
+    /// For curves in the type `T`, whose products are computed in the given precision.
+    pub(crate) fn policy<T: Scalar>(&self, precision: Precision) -> policy::Policy {
+        let (tolerance, noise) = match (precision, T::EPSILON.to_f64()) {
+            (Precision::Tf32, _) => (TF32_TOLERANCE, TF32_NOISE),
+            (Precision::Bf16, _) => (BF16_TOLERANCE, BF16_NOISE),
+            (Precision::Float32 | Precision::Tf32x3 | Precision::Mixed, epsilon) => {
+                (if epsilon > 1e-10 { 1e-6 } else { 1e-10 }, 32.0 * epsilon)
+            }
+        };
         policy::Policy {
-            tolerance: self.tolerance.unwrap_or(if epsilon > 1e-10 { 1e-6 } else { 1e-10 }),
-            coarse_tolerance: COARSE_TOLERANCE,
-            noise: 32.0 * epsilon,
+            tolerance: self.tolerance.unwrap_or(tolerance),
+            coarse_tolerance: COARSE_TOLERANCE.max(tolerance),
+            noise,
+            low_noise: TF32_NOISE,
             max_iterations: self.max_iterations,
         }
     }

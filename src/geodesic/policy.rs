@@ -45,6 +45,8 @@ pub(crate) struct Policy {
     pub coarse_tolerance: f64,
     /// Share of the energy that rounding can hide.
     pub noise: f64,
+    /// The same on grids that are computed in low precision.
+    pub low_noise: f64,
     /// Linearisations at most.
     pub max_iterations: u32,
 }
@@ -119,8 +121,11 @@ impl Progress {
         }
     }
 
-    /// The same curve on another grid: its energy must be found anew.
+    /// The same curve on another grid: its energy must be found anew, and where no step helped, one may now.
     pub fn refine(&mut self) {
+        if self.status == Some(Status::Stalled) {
+            self.damping = FIRST_DAMPING;
+        }
         self.phase = Phase::Start;
         self.energy = f64::INFINITY;
         self.stale = false;

@@ -34,7 +34,13 @@ impl Stage {
         let (curves, counters) = (bench.buffer(&[0u8; CURVE_BYTES]), bench.buffer(&[0u32; counter::COUNT]));
         let free = bench.buffer(&[0u32]);
         let (codes, results) = (bench.buffer(&[9u32; 4]), bench.buffer(&[0f64; 6]));
-        let policy = policy::Policy { tolerance: 1e-6, coarse_tolerance: 1e-3, noise: 1e-6, max_iterations: 100 };
+        let policy = policy::Policy {
+            tolerance: 1e-6,
+            coarse_tolerance: 1e-3,
+            noise: 1e-6,
+            low_noise: 1e-3,
+            max_iterations: 100,
+        };
         let batch = Batch {
             counters: counters.address(),
             curves: curves.address(),

@@ -179,7 +179,8 @@ fn steps_agree(name: &str, threads: u32, d: usize, segments: [usize; 2], blocks:
     let mut counted = [0; counter::COUNT];
     counted[counter::STEPS] = 2;
     let (counters, slots) = (bench.buffer(&counted), bench.buffer(&[0, 1]));
-    let policy = policy::Policy { tolerance: 1e-6, coarse_tolerance: 1e-3, noise: 1e-6, max_iterations: 100 };
+    let policy =
+        policy::Policy { tolerance: 1e-6, coarse_tolerance: 1e-3, noise: 1e-6, low_noise: 1e-3, max_iterations: 100 };
     let batch = Batch {
         counters: counters.address(),
         curves: curves.address(),
@@ -295,7 +296,8 @@ fn long_steps_are_the_processors() {
 #[test]
 fn decisions_are_the_processors() {
     let bench = Bench::new();
-    let policy = policy::Policy { tolerance: 1e-4, coarse_tolerance: 1e-3, noise: 1e-5, max_iterations: 12 };
+    let policy =
+        policy::Policy { tolerance: 1e-4, coarse_tolerance: 1e-3, noise: 1e-5, low_noise: 1e-3, max_iterations: 12 };
     let room: Vec<Buffer<f32>> = (0..10).map(|_| bench.buffer(&[0.5; 32])).collect();
     let curves = bench.buffer(&[0u8; CURVE_BYTES]);
     let mut counted = [0; counter::COUNT];
