@@ -19,10 +19,9 @@ struct Jet {
 /// Adding and subtracting this rounds to an integer, which then stands in the low bits: 1.5 · 2²³.
 constexpr float ROUND = 12582912.0f;
 
-/// x · 2ⁿ for n in the low bits of a number that was rounded by adding ROUND.
-DEVICE float scale_by_rounded(float x, float rounded) {
-    return __uint_as_float(__float_as_uint(x) + (__float_as_uint(rounded) << 23));
-}
+/// 2ⁿ for n in the low bits of a number that was rounded by adding ROUND, n > −127. Of a NaN any number: what it is multiplied by then
+/// is NaN as well. (Adding n to the exponent of a NaN, 0x7fffffff on a GPU, would make it finite.)
+DEVICE float power_of_rounded(float rounded) { return __uint_as_float((__float_as_uint(rounded) << 23) + 0x3f800000u); }
 
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2; returns r and leaves n in `rounded`. Below −87, e^x is not a normal number.
 DEVICE float reduce_exponent(float x, float& rounded) {
@@ -47,14 +46,14 @@ DEVICE float exponential_tail(float r) {
 DEVICE float exponential(float x) {
     float rounded;
     const float r = reduce_exponent(x, rounded);
-    return scale_by_rounded(1.0f + exponential_tail(r), rounded);
+    return power_of_rounded(rounded) * (1.0f + exponential_tail(r));
 }
 
 /// e^x − 1 for x ≤ 0, accurate near 0.
 DEVICE float exponential_minus_1(float x) {
     float rounded;
     const float r = reduce_exponent(x, rounded);
-    const float power = scale_by_rounded(1.0f, rounded);
+    const float power = power_of_rounded(rounded);
     return fused(power, exponential_tail(r), power - 1.0f);
 }
 

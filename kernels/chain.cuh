@@ -93,7 +93,7 @@ struct WarpPlace {
     /// Calls f(number of the row, Row) for all of this thread's rows.
     template <class F>
     DEVICE void each_row(float (&sums)[MF][NF][4], u32 columns, F f) const {
-        const u32 g = lane() / 4, t = lane() % 4;
+        const u32 lane = thread_again() % WARP, g = lane / 4, t = lane % 4;
         // The places of the first four pairs; others are a constant away.
         u32 places[4];
         UNROLL for (u32 j = 0; j < 4; j++) places[j] = Rows<W>{}.place(row + g, column / 4 + 2 * j + t / 2) + t % 2 * 2;
@@ -271,8 +271,8 @@ private:
     template <u32 ARITHMETIC>
     DEVICE void slice(const Rows<W>& rows, u32 live, u32 columns, u32 s, Shared<float> stage) {
         if (at.row >= live) return;
-        const u32 g = lane() / 4, t = lane() % 4;
-        Shared<float> mine = stage + (at.column / 8 * WARP + lane()) * 4;
+        const u32 lane = thread_again() % WARP, g = lane / 4, t = lane % 4;
+        Shared<float> mine = stage + (at.column / 8 * WARP + lane) * 4;
         if constexpr (ARITHMETIC == BF16) {
             u32 a[2][MF][4];
             UNROLL for (u32 step = 0; step < 2; step++) {
@@ -294,7 +294,7 @@ private:
             }
         } else {
             // Split numbers take three times the registers: fewer rows at once, and weights twice from shared memory.
-            constexpr u32 ROWS_AT_ONCE = ARITHMETIC == TF32X3 ? 2 : MF, AT_ONCE = ROWS_AT_ONCE == 2 && NF % 4 == 0 ? 4 : 2;
+            constexpr u32 ROWS_AT_ONCE = ARITHMETIC == TF32X3 ? 2 : MF, AT_ONCE = ROWS_AT_ONCE == 4 ? 1 : NF % 4 == 0 ? 4 : 2;
             UNROLL for (u32 top = 0; top < MF; top += ROWS_AT_ONCE) {
                 float4 low[ROWS_AT_ONCE], high[ROWS_AT_ONCE];
                 UNROLL for (u32 i = 0; i < ROWS_AT_ONCE; i++) {

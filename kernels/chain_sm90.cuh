@@ -136,7 +136,7 @@ private:
 
     template <u32 ARITHMETIC>
     DEVICE void slice(const Rows<W>& rows, u32 columns, u32 s, Shared<float> slices) {
-        const u32 t = lane() % 4, row = at.row + lane() / 4;
+        const u32 lane = thread_again() % WARP, t = lane % 4, row = at.row + lane / 4;
         // From one core matrix to the next along k; along the columns it is 128 bytes.
         const u32 k_stride = columns * 16, step_numbers = columns * 8;
         Shared<float> mine = slices + at.column * 4;

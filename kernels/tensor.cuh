@@ -67,6 +67,13 @@ DEVICE void mma_bf16(float (&acc)[MF][NF][4], const u32 (&a)[MF][4], const u32 (
     }
 }
 
+/// threadIdx.x, in a way that makes the compiler find what follows from it anew: what is cheap to find must not be kept for long.
+DEVICE u32 thread_again() {
+    u32 thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
 DEVICE u32 shared_address(const void* at) { return u32(__cvta_generic_to_shared(at)); }
 
 /// 16 bytes, aligned, from global to shared memory in the background; `to` is not to be touched before `wait_copies`.

@@ -316,11 +316,12 @@ mod kernel {
     #[test]
     fn a_failed_launch_is_an_error() {
         let (decoder, (starts, ends)) = (decoder(NAME), pairs(NAME, 4));
-        let options = EmulatorOptions { failing_kernel: Some("decide".into()), ..EmulatorOptions::default() };
+        let options =
+            EmulatorOptions { failing_kernel: Some("solve_64_tf32x3_2_tanh".into()), ..EmulatorOptions::default() };
         let model = kernels::emulator(&options).load(&decoder).unwrap();
         let error = model.geodesics(starts.view(), ends.view(), &Options::default()).unwrap_err();
         assert!(
-            matches!(error, Error::Cuda { .. }) && !error.is_fatal() && error.to_string().contains("decide"),
+            matches!(error, Error::Cuda { .. }) && !error.is_fatal() && error.to_string().contains("solve_64"),
             "{error}"
         );
         assert!(model.metric(starts.view()).is_ok());

@@ -69,6 +69,8 @@ DEVICE void wgmma_bf16(float (&acc)[8][4], const u32 (&a)[4], Shared<const float
                        PULLBACK_SITE) {
     ::emulator::multiply_group({&acc[0][0], a, {place(b), k_stride, n_stride}, accumulate, true}, {file, line});
 }
+DEVICE u32 thread_again() { return threadIdx.x; }
+
 template <u32 COUNT>
 DEVICE void give_registers() {}
 template <u32 COUNT>

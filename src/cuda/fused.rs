@@ -298,9 +298,10 @@ impl FusedNetwork {
         self.launch(launcher, self.solve, blocks, &params)
     }
 
-    /// Numbers of scratch for [`metric`](Self::metric) at so many points.
-    pub fn metric_room(&self, properties: &Properties, count: usize) -> usize {
-        self.tiles(properties, count) * self.shape.rows() * self.jet_stride()
+    /// Points whose jets [`metric`](Self::metric) has in its room: those of a tile together, and of one tile for every block.
+    pub fn metric_rows(&self, properties: &Properties) -> (usize, usize) {
+        let rows = self.shape.rows();
+        (rows, self.blocks_for(properties, usize::MAX) * rows)
     }
 
     fn tiles(&self, properties: &Properties, count: usize) -> usize {
@@ -312,7 +313,7 @@ impl FusedNetwork {
         self.over_points(launcher, OverPoints { latents, values, ..self.points(count) })
     }
 
-    /// G at latents `[count, d]`: `gram` `[count, d, d]`. `room` has [`metric_room`](Self::metric_room).
+    /// G at latents `[count, d]`: `gram` `[count, d, d]`. `room` has the jets of [`metric_rows`](Self::metric_rows).
     pub fn metric(
         &self,
         launcher: Launcher<'_>,

@@ -63,8 +63,18 @@ struct Operation {
     width_in: usize,
     width_out: usize,
     room: usize,
-    /// Numbers that its kernels work on besides, however many rows there are.
-    fixed: usize,
+    /// That is for so many rows together, and for so many at most.
+    room_rows: (usize, usize),
+}
+
+/// Room for every row.
+const EVERY_ROW: (usize, usize) = (1, usize::MAX);
+
+impl Operation {
+    fn room(&self, rows: usize) -> usize {
+        let (together, most) = self.room_rows;
+        rows.next_multiple_of(together).min(most) * self.room
+    }
 }
 
 /// What an operation's kernels work on.
@@ -97,7 +107,7 @@ impl Lane {
             stream: Stream::new(platform)?,
             input: Buffer::new(platform, rows * operation.width_in)?,
             out: Buffer::new(platform, rows * operation.width_out)?,
-            room: Buffer::new(platform, rows * operation.room + operation.fixed)?,
+            room: Buffer::new(platform, operation.room(rows))?,
             staged_in: Pinned::new(platform, rows * operation.width_in)?,
             staged_out: Pinned::new(platform, rows * operation.width_out)?,
             began: Event::new(platform)?,
@@ -157,8 +167,12 @@ impl CudaModel {
     /// `[P, d]` to `[P, D]`.
     pub fn decode(&self, latents: Latents<'_>) -> Result<Vec<f32>> {
         let network = &self.original;
-        let operation =
-            Operation { width_in: network.latent_dim, width_out: network.data_dim, room: 2 * network.widest, fixed: 0 };
+        let operation = Operation {
+            width_in: network.latent_dim,
+            width_out: network.data_dim,
+            room: 2 * network.widest,
+            room_rows: EVERY_ROW,
+        };
         self.by_chunks(latents, &operation, |launcher, chunk| {
             let list = RowList::all(chunk.rows);
             decode(launcher, network, list, chunk.input, &Jets::default(), hidden(network, chunk), chunk.out)
@@ -174,7 +188,7 @@ impl CudaModel {
             width_in: network.latent_dim,
             width_out: network.latent_dim * network.data_dim,
             room: jets_width + decoding.max(network.tangent_width()),
-            fixed: 0,
+            room_rows: EVERY_ROW,
         };
         self.by_chunks(latents, &operation, |launcher, chunk| {
             let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
@@ -187,8 +201,8 @@ impl CudaModel {
         let network = &self.compressed;
         let d = network.latent_dim;
         if let Some(fused) = &self.fused {
-            let fixed = fused.metric_room(self.platform.properties(), CHUNK_ROWS);
-            let operation = Operation { width_in: d, width_out: d * d, room: 0, fixed };
+            let room_rows = fused.metric_rows(self.platform.properties());
+            let operation = Operation { width_in: d, width_out: d * d, room: fused.jet_stride(), room_rows };
             return self.by_chunks(latents, &operation, |launcher, chunk| {
                 fused.metric(launcher, chunk.rows, chunk.input, chunk.room, chunk.out)
             });
@@ -198,7 +212,7 @@ impl CudaModel {
             width_in: d,
             width_out: d * d,
             room: Jets::width(network, Order::First) + decoding.max(network.tangent_width()),
-            fixed: 0,
+            room_rows: EVERY_ROW,
         };
         self.by_chunks(latents, &operation, |launcher, chunk| {
             let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
@@ -221,7 +235,7 @@ impl CudaModel {
             width_in: d + width,
             width_out: d * d,
             room: Jets::width(network, Order::Second) + decoding.max(2 * network.widest + network.tangent_width()),
-            fixed: 0,
+            room_rows: EVERY_ROW,
         };
         // Every chunk holds its latents first and its adjoints behind them.
         let rows = latents.len() / d;
@@ -260,7 +274,7 @@ impl CudaModel {
             width_in: points * d,
             width_out: 4, // two numbers in float64
             room: points * (hidden_width + data_dim + 1),
-            fixed: 0,
+            room_rows: EVERY_ROW,
         };
         let sums = self.by_chunks(Latents::Host(curves), &operation, |launcher, chunk| {
             let all = chunk.rows * points;
@@ -338,9 +352,7 @@ impl CudaModel {
             return Ok(out);
         }
         let row_bytes = (operation.width_in + operation.width_out + operation.room) * size_of::<f32>();
-        let fixed_bytes = operation.fixed * size_of::<f32>();
         let budget = ((self.platform.free_memory()? as f64 * MEMORY_SHARE / 2.0) as usize).min(CHUNK_BYTES);
-        let budget = budget.saturating_sub(fixed_bytes);
         let mut chunk_rows = rows.min(CHUNK_ROWS).min(budget / row_bytes).max(1);
         let mut lanes = loop {
             let count = rows.div_ceil(chunk_rows).min(2);
