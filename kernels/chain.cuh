@@ -72,7 +72,7 @@ struct WarpPlace {
     u32 row, column;
 
     DEVICE WarpPlace() {
-        const u32 warp = uniform(threadIdx.x / WARP);
+        const u32 warp = uniform(thread_again() / WARP);
         row = warp % DOWN * (16 * MF), column = warp / DOWN * (8 * NF);
     }
 
@@ -93,7 +93,7 @@ struct WarpPlace {
     /// Calls f(number of the row, Row) for all of this thread's rows.
     template <class F>
     DEVICE void each_row(float (&sums)[MF][NF][4], u32 columns, F f) const {
-        const u32 lane = thread_again() % WARP, g = lane / 4, t = lane % 4;
+        const u32 lane = lane_again(), g = lane / 4, t = lane % 4;
         // The places of the first four pairs; others are a constant away.
         u32 places[4];
         UNROLL for (u32 j = 0; j < 4; j++) places[j] = Rows<W>{}.place(row + g, column / 4 + 2 * j + t / 2) + t % 2 * 2;
@@ -189,7 +189,6 @@ struct Products {
     static constexpr u32 BLOCKS = W <= 64 ? 2 : 1;
     static constexpr u32 MF = Place::MF, NF = Place::NF;
 
-    Place at;
     float sums[MF][NF][4];
 
     Shared<float> memory; // stages, or all matrices
@@ -221,10 +220,11 @@ struct Products {
                 UNROLL for (u32 e = 0; e < 4; e++) sums[i][j][e] = 0.0f;
             }
         }
+        const Place at;
         live = uniform(live);
         if (matrix.resident != NO_PLACE) {
             for (u32 s = 0; s < matrix.count; s++) {
-                slice<ARITHMETIC>(rows, live, matrix.columns, s, memory + (matrix.resident + s * matrix.step * matrix.columns * SLICE));
+                slice<ARITHMETIC>(at, rows, live, matrix.columns, s, memory + (matrix.resident + s * matrix.step * matrix.columns * SLICE));
             }
             return;
         }
@@ -244,7 +244,7 @@ struct Products {
             } else {
                 fetch(next, coming - matrix.count, stages - 1);
             }
-            slice<ARITHMETIC>(rows, live, matrix.columns, s, memory + used % stages * (W * SLICE));
+            slice<ARITHMETIC>(at, rows, live, matrix.columns, s, memory + used % stages * (W * SLICE));
             used++;
         }
         ahead = next.count == 0 ? 0 : stages - 1;
@@ -253,7 +253,7 @@ struct Products {
     /// See WarpPlace.
     template <class F>
     DEVICE void each_row(u32 columns, F f) {
-        at.each_row(sums, columns, f);
+        Place().each_row(sums, columns, f);
     }
 
 private:
@@ -269,9 +269,9 @@ private:
     }
 
     template <u32 ARITHMETIC>
-    DEVICE void slice(const Rows<W>& rows, u32 live, u32 columns, u32 s, Shared<float> stage) {
+    DEVICE void slice(const Place& at, const Rows<W>& rows, u32 live, u32 columns, u32 s, Shared<float> stage) {
         if (at.row >= live) return;
-        const u32 lane = thread_again() % WARP, g = lane / 4, t = lane % 4;
+        const u32 lane = lane_again(), g = lane / 4, t = lane % 4;
         Shared<float> mine = stage + (at.column / 8 * WARP + lane) * 4;
         if constexpr (ARITHMETIC == BF16) {
             u32 a[2][MF][4];

@@ -25,7 +25,6 @@ struct ProductsSm90 {
     /// Orders that may be open: one is carried out while the next waits.
     static constexpr u32 ORDERS = 4;
 
-    Place at;
     float sums[MF][NF][4];
 
     Shared<float> memory;
@@ -78,10 +77,11 @@ struct ProductsSm90 {
         UNROLL for (u32 j = 0; j < NF; j++) {
             UNROLL for (u32 e = 0; e < 4; e++) sums[0][j][e] = 0.0f;
         }
+        const Place at;
         const bool wanted = at.row / 64 * 64 < uniform(live); // the same for a whole group
         if (matrix.resident != NO_PLACE) {
             for (u32 s = 0; wanted && s < matrix.count; s++) {
-                slice<ARITHMETIC>(rows, matrix.columns, s, memory + (matrix.resident + s * matrix.step * matrix.columns * SLICE));
+                slice<ARITHMETIC>(at, rows, matrix.columns, s, memory + (matrix.resident + s * matrix.step * matrix.columns * SLICE));
             }
             return;
         }
@@ -91,7 +91,7 @@ struct ProductsSm90 {
         for (u32 s = 0; s < matrix.count; s++, used++) {
             const u32 stage = used % stages;
             await_arrivals(full + stage, used / stages % 2);
-            if (wanted) slice<ARITHMETIC>(rows, matrix.columns, s, memory + stage * (W * SLICE));
+            if (wanted) slice<ARITHMETIC>(at, rows, matrix.columns, s, memory + stage * (W * SLICE));
             __syncwarp();
             if (lane() == 0) arrive(empty + stage);
         }
@@ -100,7 +100,7 @@ struct ProductsSm90 {
     /// See WarpPlace.
     template <class F>
     DEVICE void each_row(u32 columns, F f) {
-        at.each_row(sums, columns, f);
+        Place().each_row(sums, columns, f);
     }
 
 private:
@@ -135,8 +135,8 @@ private:
     }
 
     template <u32 ARITHMETIC>
-    DEVICE void slice(const Rows<W>& rows, u32 columns, u32 s, Shared<float> slices) {
-        const u32 lane = thread_again() % WARP, t = lane % 4, row = at.row + lane / 4;
+    DEVICE void slice(const Place& at, const Rows<W>& rows, u32 columns, u32 s, Shared<float> slices) {
+        const u32 lane = lane_again(), t = lane % 4, row = at.row + lane / 4;
         // From one core matrix to the next along k; along the columns it is 128 bytes.
         const u32 k_stride = columns * 16, step_numbers = columns * 8;
         Shared<float> mine = slices + at.column * 4;

@@ -48,12 +48,12 @@ template <class Product>
 DEVICE bool admit_own(const Batch& p, OwnSlots own) {
     SHARED(u32, jobs, MOST_OWN_SLOTS);
     SHARED(u32, busy, 1);
-    if (threadIdx.x < WARP) {
-        const bool mine = lane() < own.count;
-        const bool is_free = mine && p.curves[own.first + lane()].need == NEED_NOTHING;
+    if (thread_again() < WARP) {
+        const bool mine = lane_again() < own.count;
+        const bool is_free = mine && p.curves[own.first + lane_again()].need == NEED_NOTHING;
         const u32 vacant = __ballot_sync(ALL_LANES, is_free), occupied = __ballot_sync(ALL_LANES, mine && !is_free);
         u32 base = 0, taken = 0;
-        if (lane() == 0 && vacant != 0) {
+        if (lane_again() == 0 && vacant != 0) {
             u32 next = atomicAdd(&p.counters->next, 0u);
             for (;;) {
                 // Where few are left every block gets its share.
@@ -66,13 +66,13 @@ DEVICE bool admit_own(const Batch& p, OwnSlots own) {
             base = next;
         }
         base = __shfl_sync(ALL_LANES, base, 0), taken = __shfl_sync(ALL_LANES, taken, 0);
-        const u32 rank = u32(__popc(vacant & ((1u << lane()) - 1)));
-        jobs[lane()] = is_free && rank < taken ? base + rank : NO_JOB;
-        if (lane() == 0) busy[0] = occupied != 0 || taken != 0;
+        const u32 rank = u32(__popc(vacant & ((1u << lane_again()) - 1)));
+        jobs[lane_again()] = is_free && rank < taken ? base + rank : NO_JOB;
+        if (lane_again() == 0) busy[0] = occupied != 0 || taken != 0;
     }
     Product::meet();
     const bool goes_on = busy[0] != 0;
-    for (u32 i = threadIdx.x / WARP; i < own.count; i += WARPS) {
+    for (u32 i = thread_again() / WARP; i < own.count; i += WARPS) {
         const u32 job = jobs[i];
         if (job != NO_JOB) admit_curve(p, own.first + i, job);
     }
@@ -91,46 +91,51 @@ DEVICE void list_own(const Batch& p, OwnSlots own, u32* list, u32 (&totals)[MOST
     SHARED(u32, firsts, MOST_OWN_SLOTS);
     SHARED(u32, counts, MOST_OWN_SLOTS);
     SHARED(u32, sizes, MOST_PARTS);
-    if (threadIdx.x < WARP) {
+    if (thread_again() < WARP) {
         u32 part = MOST_PARTS, first = 0, count = 0, place = 0, before = 0;
-        if (lane() < own.count) range(p.curves[own.first + lane()], part, first, count);
+        if (lane_again() < own.count) range(p.curves[own.first + lane_again()], part, first, count);
         for (u32 k = 0; k < MOST_PARTS; k++) {
             const u32 size = part == k ? count : 0;
             u32 sum = size;
             UNROLL for (u32 offset = 1; offset < WARP; offset *= 2) {
                 const u32 other = __shfl_up_sync(ALL_LANES, sum, offset);
-                if (lane() >= offset) sum += other;
+                if (lane_again() >= offset) sum += other;
             }
             if (part == k) place = before + sum - size;
             const u32 total = __shfl_sync(ALL_LANES, sum, WARP - 1);
-            if (lane() == 0) sizes[k] = total;
+            if (lane_again() == 0) sizes[k] = total;
             before += total;
         }
-        places[lane()] = place, firsts[lane()] = first, counts[lane()] = part < MOST_PARTS ? count : 0;
+        places[lane_again()] = place, firsts[lane_again()] = first, counts[lane_again()] = part < MOST_PARTS ? count : 0;
     }
     Product::meet();
-    for (u32 i = threadIdx.x / WARP; i < own.count; i += WARPS) {
+    for (u32 i = thread_again() / WARP; i < own.count; i += WARPS) {
         const u32 place = places[i], first = firsts[i], count = counts[i];
-        for (u32 k = lane(); k < count; k += WARP) list[place + k] = (own.first + i) * p.stride + first + k;
+        for (u32 k = lane_again(); k < count; k += WARP) list[place + k] = (own.first + i) * p.stride + first + k;
     }
     for (u32 k = 0; k < MOST_PARTS; k++) totals[k] = sizes[k];
     Product::meet();
 }
 
-/// The threads of a chain as a team (team.cuh).
+/// A warp as a team (team.cuh).
+struct ChainWarp : WarpTeam {
+    DEVICE u32 thread() const { return lane_again(); }
+};
+
+/// The threads of a chain as a team.
 template <class Product>
 struct ChainTeam {
     Shared<double> scratch;
 
-    DEVICE u32 thread() const { return threadIdx.x; }
+    DEVICE u32 thread() const { return thread_again(); }
     DEVICE u32 threads() const { return CHAIN_THREADS; }
     DEVICE void sync() const { Product::meet(); }
 
     template <class Term>
     DEVICE double sum(u32 count, Term term) const {
-        if (threadIdx.x < WARP) {
+        if (thread_again() < WARP) {
             const double of_warp = WarpTeam().sum(count, term);
-            if (threadIdx.x == 0) scratch[0] = of_warp;
+            if (thread_again() == 0) scratch[0] = of_warp;
         }
         sync();
         const double sum = scratch[0];
@@ -143,10 +148,10 @@ struct ChainTeam {
 template <class Product, u32 DIM, class Work>
 DEVICE void step_own(const Batch& p, OwnSlots own, Work work) {
     SHARED(double, scratch, 1);
-    const u32 d = known<DIM>(p.latent_dim), warp = threadIdx.x / WARP;
+    const u32 d = known<DIM>(p.latent_dim), warp = thread_again() / WARP;
     if (d <= WARP_STEP_DIM) {
         for (u32 i = warp; i < own.count; i += WARPS) {
-            if (takes_step(p.curves[own.first + i])) step_curve<DIM>(p, WarpTeam(), work + warp * solve_workspace(d), own.first + i);
+            if (takes_step(p.curves[own.first + i])) step_curve<DIM>(p, ChainWarp(), work + warp * solve_workspace(d), own.first + i);
         }
     } else {
         for (u32 i = 0; i < own.count; i++) {
@@ -162,7 +167,7 @@ DEVICE void solve_own(const Solve& p, Chain& chain, Work work) {
     if (first_slot >= batch.slots) return;
     const OwnSlots own = {first_slot, min(p.slots_per_block, batch.slots - first_slot)};
     u32* const list = batch.tangent_ids + u64(own.first) * batch.stride;
-    const u32 warp = threadIdx.x / WARP;
+    const u32 warp = thread_again() / WARP;
     const auto is_rough = [&](const Curve& curve) { return MIXED && curve.grid < batch.low_grids; };
     const auto wants_curvature = [&](u32 id) {
         const Curve& curve = batch.curves[id / batch.stride];

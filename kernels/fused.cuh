@@ -115,7 +115,7 @@ struct Fused {
     /// Fills `ids` from a list; returns how many points the tile has.
     DEVICE u32 take(const u32* list, u32 first, u32 count, u32 most) {
         const u32 taken = min(count - first, most);
-        for (u32 i = threadIdx.x; i < taken; i += CHAIN_THREADS) ids[i] = list == nullptr ? first + i : list[first + i];
+        for (u32 i = thread_again(); i < taken; i += CHAIN_THREADS) ids[i] = list == nullptr ? first + i : list[first + i];
         Product::meet();
         return taken;
     }
@@ -194,11 +194,11 @@ struct Fused {
         SHARED(u32, anyone, 1);
         for (u32 first = 0; first < count; first += most) {
             const u32 taken = take(list, first, count, most), live = taken * d;
-            if (threadIdx.x < WARP) {
+            if (thread_again() < WARP) {
                 bool wanted = false;
-                for (u32 i = threadIdx.x; i < taken; i += WARP) wanted = wanted || wants_curvature(u32(ids[i]));
+                for (u32 i = thread_again(); i < taken; i += WARP) wanted = wanted || wants_curvature(u32(ids[i]));
                 wanted = __any_sync(ALL_LANES, wanted) != 0;
-                if (threadIdx.x == 0) anyone[0] = wanted;
+                if (thread_again() == 0) anyone[0] = wanted;
             }
             // The point before the tile's first, where it is its neighbour.
             const u32 before = first > 0 && (list == nullptr ? first - 1 : list[first - 1]) + 1 == ids[0] ? ids[0] - 1 : NO_ROW;
@@ -261,7 +261,7 @@ private:
     /// Latents of the tile's points in rows, with zeros up to whole slices.
     DEVICE void load_latents(u32 taken) {
         const u32 d = dim(), width = divide_up(d, SLICE) * SLICE;
-        for (u32 e = threadIdx.x; e < ROWS * width / 4; e += CHAIN_THREADS) {
+        for (u32 e = thread_again(); e < ROWS * width / 4; e += CHAIN_THREADS) {
             const u32 row = e / (width / 4), piece = e % (width / 4);
             const float* z = points.latents + u64(row < taken ? ids[row] : 0) * d;
             float four[4];
@@ -275,7 +275,7 @@ private:
     template <u32 ARITHMETIC>
     DEVICE void activate(const FusedLayer& layer, u32 taken, float* values, bool last) {
         const u32 columns = layer.forward.columns, pieces = columns / 4, activation = activation_of(layer, last);
-        for (u32 e = threadIdx.x; e < ROWS * pieces; e += CHAIN_THREADS) {
+        for (u32 e = thread_again(); e < ROWS * pieces; e += CHAIN_THREADS) {
             const u32 row = e / pieces, piece = e % pieces;
             if (row >= taken) continue; // zeros, and the bias does not matter
             const float4 h = rows.load(row, piece), bias = load4(layer.bias + 4 * piece);
@@ -302,7 +302,7 @@ private:
     DEVICE void load_residuals(const FusedHead& head, u32 taken, Wants wants_curvature) {
         const FusedLayer& layer = network.layers[head.last];
         const u32 columns = layer.forward.columns, pieces = columns / 4;
-        for (u32 e = threadIdx.x; e < ROWS * pieces; e += CHAIN_THREADS) {
+        for (u32 e = thread_again(); e < ROWS * pieces; e += CHAIN_THREADS) {
             const u32 row = e / pieces, piece = e % pieces;
             float four[4] = {0.0f, 0.0f, 0.0f, 0.0f};
             if (row < taken) {
@@ -331,7 +331,7 @@ private:
     DEVICE void first_tangents(const FusedHead& head, u32 taken, bool scaled) {
         const FusedLayer& layer = network.layers[head.first];
         const u32 d = dim(), columns = layer.forward.columns, pieces = columns / 4;
-        for (u32 e = threadIdx.x; e < taken * pieces; e += CHAIN_THREADS) {
+        for (u32 e = thread_again(); e < taken * pieces; e += CHAIN_THREADS) {
             const u32 point = e / pieces, piece = e % pieces;
             float4 slope = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
             if (scaled && layer.has_first) slope = load4(jets_of(ids[point], layer) + 4 * piece);
@@ -342,7 +342,7 @@ private:
             }
         }
         const u32 live = taken * d; // others are multiplied as well
-        for (u32 e = threadIdx.x; e < (ROWS - live) * pieces; e += CHAIN_THREADS) {
+        for (u32 e = thread_again(); e < (ROWS - live) * pieces; e += CHAIN_THREADS) {
             rows.store(live + e / pieces, e % pieces, make_float4(0.0f, 0.0f, 0.0f, 0.0f));
         }
     }
@@ -350,7 +350,7 @@ private:
     /// J of the tile's last point, for the tile behind it.
     DEVICE void put_aside(u32 columns, u32 taken, u32 head) {
         const u32 d = dim(), pieces = columns / 4;
-        for (u32 e = threadIdx.x; e < d * pieces; e += CHAIN_THREADS) {
+        for (u32 e = thread_again(); e < d * pieces; e += CHAIN_THREADS) {
             const u32 a = e / pieces, piece = e % pieces;
             store4(halo + ((u64(head) * d + a) * W + 4 * piece), rows.load((taken - 1) * d + a, piece));
         }
@@ -360,7 +360,7 @@ private:
     /// fragment j.
     template <u32 ARITHMETIC, u32 F, class Other>
     DEVICE void inner_products_of(u32 row, u32 columns, float (&acc)[1][F][4], Other other) {
-        const u32 g = lane() / 4, t = lane() % 4;
+        const u32 g = lane_again() / 4, t = lane_again() % 4;
         UNROLL for (u32 j = 0; j < F; j++) {
             UNROLL for (u32 e = 0; e < 4; e++) acc[0][j][e] = 0.0f;
         }
@@ -377,7 +377,7 @@ private:
     template <u32 F, class Take>
     DEVICE static void each_product(u32 row, u32 column, const float (&acc)[1][F][4], Take f) {
         UNROLL for (u32 j = 0; j < F; j++) {
-            UNROLL for (u32 e = 0; e < 4; e++) f(row + lane() / 4 + e / 2 * 8, column + 8 * j + lane() % 4 * 2 + e % 2, acc[0][j][e]);
+            UNROLL for (u32 e = 0; e < 4; e++) f(row + lane_again() / 4 + e / 2 * 8, column + 8 * j + lane_again() % 4 * 2 + e % 2, acc[0][j][e]);
         }
     }
 
@@ -386,11 +386,11 @@ private:
     DEVICE void gradients(const FusedHead& head, u32 taken, bool add) {
         const u32 d = dim(), columns = network.layers[head.first].forward.columns;
         const u32 across = divide_up(d, 8 * INNER_FRAGMENTS), items = divide_up(taken, 16) * across;
-        for (u32 item = threadIdx.x / WARP; item < items; item += WARPS) {
+        for (u32 item = thread_again() / WARP; item < items; item += WARPS) {
             const u32 row = item / across * 16, column = item % across * (8 * INNER_FRAGMENTS);
             float acc[1][INNER_FRAGMENTS][4];
             inner_products_of<TF32X3>(row, columns, acc, [&](u32 j, u32 piece) {
-                const u32 a = column + 8 * j + lane() / 4;
+                const u32 a = column + 8 * j + lane_again() / 4;
                 return a < d ? load4(head.tangents + (a * columns + 4 * piece)) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             });
             each_product(row, column, acc, [&](u32 m, u32 a, float sum) {
@@ -408,7 +408,7 @@ private:
         for_each_band<FEW_FRAGMENTS>(live, 0, [&](u32 row, u32 column) {
             float acc[1][FEW_FRAGMENTS][4];
             inner_products_of<ARITHMETIC>(row, columns, acc, [&](u32 j, u32 piece) {
-                const u32 other = column + 8 * j + lane() / 4;
+                const u32 other = column + 8 * j + lane_again() / 4;
                 if (other >= live) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
                 const float4 x = rows.load(other, piece);
                 const float4 c = load4(jets_of(ids[other / d], layer) + (columns + 4 * piece));
@@ -430,7 +430,7 @@ private:
             // Columns are counted from the point before the tile on.
             float acc[1][INNER_FRAGMENTS][4];
             inner_products_of<ARITHMETIC>(row, columns, acc, [&](u32 j, u32 piece) {
-                const u32 other = from + 8 * j + lane() / 4; // of d + live
+                const u32 other = from + 8 * j + lane_again() / 4; // of d + live
                 const u32 own = points.off == nullptr ? other : other - d;
                 if (points.off != nullptr && other < d) {
                     return before == NO_ROW ? make_float4(0.0f, 0.0f, 0.0f, 0.0f)
@@ -473,7 +473,7 @@ private:
     DEVICE void for_each_band(u32 live, u32 lead, Take f) {
         const u32 d = dim(), blocks = divide_up(live, 16);
         const u32 most = divide_up(16 + 2 * d + lead + 8, 8 * F);
-        for (u32 item = threadIdx.x / WARP; item < blocks * most; item += WARPS) {
+        for (u32 item = thread_again() / WARP; item < blocks * most; item += WARPS) {
             const u32 row = item / most * 16;
             const u32 first = row / d * d / 8 * 8, end = min((row + 15) / d * d + d, live) + lead;
             const u32 column = first + item % most * (8 * F);

@@ -197,3 +197,5 @@ DEVICE void wgmma_wait() {
 
 #endif
 #endif
+
+DEVICE u32 lane_again() { return thread_again() % WARP; }
