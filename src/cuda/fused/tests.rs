@@ -339,7 +339,8 @@ fn decoder(random: &mut Random, d: usize, widths: &[usize], activations: [Activa
             let at = random.below(own.len());
             own[at] = widths[0];
         }
-        let [hidden, output] = if k == 0 { activations } else { [random.one(&Activation::ALL), random.one(&Activation::ALL)] };
+        let [hidden, output] =
+            if k == 0 { activations } else { [random.one(&Activation::ALL), random.one(&Activation::ALL)] };
         random.head(d, &own, hidden, output)
     });
     Decoder::new(heads.collect()).unwrap()
