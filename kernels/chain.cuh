@@ -228,7 +228,14 @@ struct Products {
             }
             return;
         }
-        for (; ahead + 1 < stages; ahead++) fetch(matrix, ahead, ahead);
+        // What is short leaves room for what comes after it.
+        for (; ahead + 1 < stages; ahead++) {
+            if (ahead < matrix.count) {
+                fetch(matrix, ahead, ahead);
+            } else {
+                fetch(next, ahead - matrix.count, ahead);
+            }
+        }
         for (u32 s = 0; s < matrix.count; s++) {
             if (stages == 2) {
                 wait_copies<0>();
@@ -247,7 +254,7 @@ struct Products {
             slice<ARITHMETIC>(at, rows, live, matrix.columns, s, memory + used % stages * (W * SLICE));
             used++;
         }
-        ahead = next.count == 0 ? 0 : stages - 1;
+        ahead = min(next.count, stages - 1);
     }
 
     /// See WarpPlace.

@@ -42,6 +42,7 @@ DEVICE void chord(const Chords& p, u32 left) {
 DEVICE void chords_at(const Chords& p, u32 id) {
     const u32 point = id % p.stride;
     const u32 segments = p.segments_of == nullptr ? p.segments : p.segments_of[id / p.stride];
+    if (point == 0 && segments == 1) chord(p, id); // no point is inside
     if (point == 0 || point >= segments) return;
     chord(p, id - 1);
     if (point + 1 == segments) chord(p, id);

@@ -12,6 +12,7 @@ namespace {
 
 #include "../kernels.cu"
 
+#include "fused_laws.cu"
 #include "instances.cu"
 #include "laws.cu"
 

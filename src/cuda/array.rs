@@ -88,8 +88,12 @@ mod tests {
         assert_eq!(model.jacobian_on_device(from).unwrap(), model.jacobian(z.view()).unwrap());
         assert_eq!(model.metric_on_device(from).unwrap(), model.metric(z.view()).unwrap());
         let options = Options::default();
-        let there = model.geodesics_on_device(from, to, &options).unwrap();
-        assert_eq!(there, model.geodesics(z.view(), w.view(), &options).unwrap());
+        for precision in [Precision::Float32, Precision::Tf32x3, Precision::Mixed] {
+            let model = Model::<f32>::on_cuda(Arc::clone(&platform), &decoder(), precision).unwrap();
+            assert_eq!(model.precision(), precision);
+            let there = model.geodesics_on_device(from, to, &options).unwrap();
+            assert_eq!(there, model.geodesics(z.view(), w.view(), &options).unwrap());
+        }
 
         // SAFETY: as above.
         let short = unsafe { DeviceArray::from_raw(z_there.address(), 17) };

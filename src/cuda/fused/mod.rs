@@ -479,3 +479,6 @@ fn upload_words(platform: &Arc<dyn Platform>, words: &[u32]) -> Result<Buffer<u3
     stream.synchronise()?;
     Ok(buffer)
 }
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests;
