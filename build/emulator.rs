@@ -16,6 +16,10 @@ pub fn build() {
     if env::var("CARGO_CFG_TARGET_FAMILY").is_ok_and(|family| family != "unix") {
         panic!("the feature `emulator` needs a Unix-like system");
     }
+    println!("cargo::rustc-check-cfg=cfg(pullback_sanitized)");
+    if sanitizers().is_some() {
+        println!("cargo::rustc-cfg=pullback_sanitized"); // the emulator then keeps no memory for later calls
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // The two builds of the kernels take most of the time.
     let (unchecked, checked) = thread::scope(|scope| {

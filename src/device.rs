@@ -123,7 +123,7 @@ impl Device {
         }
     }
 
-    /// Bytes of a device's memory that are free; `None` for the processor.
+    /// Bytes of a device's memory that are free, with what this device keeps for its next call; `None` for the processor.
     ///
     /// # Errors
     ///

@@ -16,6 +16,7 @@ use std::time::Instant;
 use self::bindings::{Registered, aligned, kernels};
 use self::streams::{Event, Operation, State, Work};
 use crate::cuda::platform::{Address, Geometry, Handle, Kernel, Platform, Properties};
+use crate::cuda::pool::Pool;
 use crate::error::{Error, Result};
 
 /// What an emulated device has and does.
@@ -65,6 +66,7 @@ pub(crate) struct Emulator {
     properties: Properties,
     kernels: Vec<&'static Registered>,
     state: Mutex<State>,
+    pool: Pool,
 }
 
 impl Emulator {
@@ -89,7 +91,17 @@ impl Emulator {
             shared_per_block: SHARED_LIMIT,
             memory: options.memory,
         };
-        Ok(Self { workers, properties, kernels: kernels(options.checked), state: Mutex::default(), options })
+        // The address sanitizer knows the bounds and the end of every allocation. A block that is kept, or is larger than what was
+        // asked for, would hide an access behind the end of an array or of its life. So nothing is kept where accesses are watched.
+        let is_watched = options.checked || cfg!(pullback_sanitized);
+        let pool = if is_watched { Pool::nothing() } else { Pool::new(options.memory) };
+        Ok(Self { workers, properties, kernels: kernels(options.checked), state: Mutex::default(), pool, options })
+    }
+
+    /// Allocations, pinned ones included, and streams that were ever made.
+    #[cfg(test)]
+    pub(crate) fn created(&self) -> usize {
+        self.lock().created
     }
 
     /// The state, unless the device is lost.
@@ -169,7 +181,11 @@ impl Platform for Emulator {
 
     fn free_memory(&self) -> Result<u64> {
         let state = self.state()?;
-        Ok(self.options.memory - state.used)
+        Ok(self.options.memory - state.used + self.pool.device_bytes())
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     fn kernel(&self, name: &str) -> Result<Option<Kernel>> {
@@ -198,13 +214,19 @@ impl Platform for Emulator {
         if pointer.is_null() {
             return Err(too_much());
         }
-        // NaNs, so that a kernel which reads what nobody wrote shows.
-        // SAFETY: the allocation is that long.
-        unsafe { pointer.write_bytes(0xff, bytes) };
         let address = pointer.expose_provenance() as Address;
         state.memory.insert(address, bytes);
         state.used += bytes as u64;
+        state.created += 1;
+        // SAFETY: the allocation is that long, and nobody knows it yet.
+        unsafe { self.renew(address, bytes) };
         Ok(address)
+    }
+
+    /// NaNs, so that a kernel which reads what nobody wrote shows.
+    unsafe fn renew(&self, address: Address, bytes: usize) {
+        // SAFETY: the caller's; the provenance of every allocation was exposed.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address as usize).write_bytes(0xff, bytes) };
     }
 
     unsafe fn release(&self, address: Address) {
@@ -217,12 +239,16 @@ impl Platform for Emulator {
     }
 
     fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8> {
-        drop(self.state()?);
+        let mut state = self.state()?;
         let too_much = || refused("pinned allocation", format!("no memory for {bytes} bytes"));
         let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| too_much())?;
         // SAFETY: the size is not 0.
         let pointer = unsafe { alloc_zeroed(layout) };
-        if pointer.is_null() { Err(too_much()) } else { Ok(pointer) }
+        if pointer.is_null() {
+            return Err(too_much());
+        }
+        state.created += 1;
+        Ok(pointer)
     }
 
     unsafe fn release_pinned(&self, pointer: *mut u8, bytes: usize) {
@@ -236,6 +262,7 @@ impl Platform for Emulator {
         let mut state = self.state()?;
         let handle = state.new_handle();
         state.streams.insert(handle, Default::default());
+        state.created += 1;
         Ok(handle)
     }
 
@@ -367,6 +394,7 @@ unsafe fn free(address: Address, bytes: usize) {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
+        self.pool.close(self);
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (address, bytes) in std::mem::take(&mut state.memory) {
             // SAFETY: still in the map, so never freed; and the device that could use it is gone.

@@ -1,4 +1,7 @@
 //! Memory, streams, events and graphs of a platform, given back when they are dropped.
+//!
+//! What is given back may be in use again at once (see `pool`). So whoever gives work to a stream drops the stream, which is then
+//! waited for, before the memory that the work touches.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -6,13 +9,14 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::platform::{Address, Geometry, Handle, Kernel, Platform};
+use super::pool::{self, Block};
 use crate::error::{Error, Result};
 
 /// An array in the device's memory.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
     platform: Arc<dyn Platform>,
-    address: Address,
+    block: Block<Address>,
     length: usize,
     numbers: PhantomData<T>,
 }
@@ -21,25 +25,25 @@ impl<T: Pod> Buffer<T> {
     /// Room for `length` numbers, which are not initialised.
     pub fn new(platform: &Arc<dyn Platform>, length: usize) -> Result<Self> {
         // An address is wanted even where there is nothing to hold.
-        let address = platform.allocate((length * size_of::<T>()).max(16))?;
-        Ok(Self { platform: Arc::clone(platform), address, length, numbers: PhantomData })
+        let block = Block::take(platform.as_ref(), (length * size_of::<T>()).max(16))?;
+        Ok(Self { platform: Arc::clone(platform), block, length, numbers: PhantomData })
     }
 
     pub fn address(&self) -> Address {
-        self.address
+        self.block.at
     }
 
     /// Address of one number.
     pub fn at(&self, index: usize) -> Address {
         debug_assert!(index <= self.length);
-        self.address + (index * size_of::<T>()) as u64
+        self.address() + (index * size_of::<T>()) as u64
     }
 }
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        // SAFETY: it came from `allocate`; whoever launches on it keeps a `Stream` that is dropped, and so waited for, first.
-        unsafe { self.platform.release(self.address) };
+        // SAFETY: of this platform; whoever launches on it keeps a `Stream` that is dropped, and so waited for, first.
+        unsafe { self.block.give_back(self.platform.as_ref()) };
     }
 }
 
@@ -47,8 +51,9 @@ impl<T> Drop for Buffer<T> {
 #[derive(Debug)]
 pub(crate) struct Pinned<T> {
     platform: Arc<dyn Platform>,
-    pointer: *mut T,
+    block: Block<pool::Pinned>,
     length: usize,
+    numbers: PhantomData<T>,
 }
 
 // SAFETY: it owns its memory, as a `Vec` does.
@@ -59,26 +64,29 @@ unsafe impl<T: Sync> Sync for Pinned<T> {}
 impl<T: Pod> Pinned<T> {
     /// `length` zeros.
     pub fn new(platform: &Arc<dyn Platform>, length: usize) -> Result<Self> {
-        let pointer = platform.allocate_pinned((length * size_of::<T>()).max(16))?.cast();
-        Ok(Self { platform: Arc::clone(platform), pointer, length })
+        let block = Block::take(platform.as_ref(), (length * size_of::<T>()).max(16))?;
+        Ok(Self { platform: Arc::clone(platform), block, length, numbers: PhantomData })
+    }
+
+    fn pointer(&self) -> *mut T {
+        self.block.at.0.cast()
     }
 
     pub fn as_slice(&self) -> &[T] {
-        // SAFETY: `allocate_pinned` gives zeroed memory, aligned for every number, and copies leave plain old data in it.
-        unsafe { std::slice::from_raw_parts(self.pointer, self.length) }
+        // SAFETY: the block was given zeroed, is aligned for every number, and copies leave plain old data in it.
+        unsafe { std::slice::from_raw_parts(self.pointer(), self.length) }
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         // SAFETY: as above, and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer, self.length) }
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(), self.length) }
     }
 }
 
 impl<T> Drop for Pinned<T> {
     fn drop(&mut self) {
-        let bytes = (self.length * size_of::<T>()).max(16);
-        // SAFETY: it came from `allocate_pinned` with as many bytes; copies are over, as for `Buffer`.
-        unsafe { self.platform.release_pinned(self.pointer.cast(), bytes) };
+        // SAFETY: of this platform; copies are over, as for `Buffer`.
+        unsafe { self.block.give_back(self.platform.as_ref()) };
     }
 }
 
@@ -100,7 +108,11 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub fn new(platform: &Arc<dyn Platform>) -> Result<Self> {
-        Ok(Self { handle: platform.create_stream()?, platform: Arc::clone(platform) })
+        let handle = match platform.pool().take_stream() {
+            Some(kept) => kept,
+            None => platform.create_stream()?,
+        };
+        Ok(Self { handle, platform: Arc::clone(platform) })
     }
 
     pub fn platform(&self) -> &Arc<dyn Platform> {
@@ -148,7 +160,7 @@ impl Stream {
         check_range("a copy", (to.1, to.0.length), count)?;
         // SAFETY: both ranges were checked; the rest is the caller's.
         unsafe {
-            let target = to.0.pointer.add(to.1).cast();
+            let target = to.0.pointer().add(to.1).cast();
             self.platform.download(self.handle, target, from.0.at(from.1), count * size_of::<T>())
         }
     }
@@ -202,9 +214,15 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // An error here was reported by an earlier call, or the work's result is not wanted any more.
-        let _ = self.platform.synchronise(self.handle);
-        self.platform.destroy_stream(self.handle);
+        let is_done = self.platform.synchronise(self.handle).is_ok();
+        if !is_done {
+            // An error here was reported by an earlier call, or the work's result is not wanted any more. But the work may still be
+            // under way (a stream that records cannot be waited for), and the memory that it touches is given back next.
+            self.platform.pool().close(self.platform.as_ref());
+        }
+        if !(is_done && self.platform.pool().put_stream(self.handle)) {
+            self.platform.destroy_stream(self.handle);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! | what | where |
 //! | --- | --- |
 //! | launchers | `decode`, `jacobian`, `gram`, `energy`, `step`, with `launch` for their geometry; `fused` with `slices` |
-//! | what is launched on | `network` (weights), `memory` (buffers, streams), `model` (many points), `backend` (many curves) |
+//! | what is launched on | `network` (weights), `memory` (buffers, streams) with the `pool` that keeps them, `model` (many points), `backend` (many curves) |
 //! | what launches | `platform`, the seam; `driver`, an NVIDIA GPU; `emulator`, the processor |
 //! | compiled kernels | `module`, from `sources` by nvcc, or by `nvrtc` through `compile` and its `cache` |
 
@@ -40,6 +40,7 @@ pub(crate) mod network;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod nvrtc;
 pub(crate) mod platform;
+mod pool;
 mod slices;
 #[cfg(feature = "cuda")]
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone

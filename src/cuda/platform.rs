@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::pool::Pool;
 use crate::error::Result;
 
 /// An address in the device's memory.
@@ -53,8 +54,10 @@ pub(crate) trait Platform: fmt::Debug + Send + Sync {
     /// `cuda:0` or `emulator`.
     fn label(&self) -> String;
     fn properties(&self) -> &Properties;
-    /// Bytes that can still be allocated.
+    /// Bytes that can still be allocated, once the pool is empty.
     fn free_memory(&self) -> Result<u64>;
+    /// Memory that is kept from one call to the next. The platform closes it when it is dropped.
+    fn pool(&self) -> &Pool;
 
     /// Looks up a kernel; `None` where no module that was loaded has it.
     fn kernel(&self, name: &str) -> Result<Option<Kernel>>;
@@ -67,6 +70,11 @@ pub(crate) trait Platform: fmt::Debug + Send + Sync {
     /// # Safety
     /// The address is of this platform's [`allocate`](Platform::allocate), and no work that touches it is pending.
     unsafe fn release(&self, address: Address);
+    /// Makes `bytes` of an allocation as uninitialised as they were at first, where that can be seen.
+    ///
+    /// # Safety
+    /// As [`release`](Platform::release), and the allocation has as many bytes.
+    unsafe fn renew(&self, _address: Address, _bytes: usize) {}
     /// Zeroed host memory that copies can run from and to while kernels run.
     fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8>;
     /// # Safety

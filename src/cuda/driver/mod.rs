@@ -23,6 +23,7 @@ pub(crate) use self::devices::devices;
 use self::handles::Table;
 use super::module::{Images, Modules};
 use super::platform::Properties;
+use super::pool::Pool;
 use super::{compile, sources};
 use crate::error::Result;
 
@@ -33,6 +34,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub(crate) struct Driver {
     properties: Properties,
+    pool: Pool,
     // Dropped in this order: what the context holds before the context.
     streams: Table<CUstream>,
     events: Table<CUevent>,
@@ -59,6 +61,7 @@ impl Driver {
         let context = Arc::new(Context::new(ordinal)?);
         let modules = Modules::new(&context, images, properties.compute, properties.shared_per_block)?;
         Ok(Self {
+            pool: Pool::new(properties.memory),
             properties,
             streams: Table::new(&context),
             events: Table::new(&context),
@@ -67,6 +70,12 @@ impl Driver {
             context,
             last: AtomicUsize::new(usize::MAX),
         })
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.pool.close(self);
     }
 }
 

@@ -10,6 +10,7 @@ use cudarc::driver::sys::{self, CUresult};
 
 use super::Driver;
 use crate::cuda::platform::{Address, Geometry, Handle, Kernel, Platform, Properties};
+use crate::cuda::pool::Pool;
 use crate::error::{Error, Result};
 
 impl Driver {
@@ -35,7 +36,12 @@ impl Platform for Driver {
 
     fn free_memory(&self) -> Result<u64> {
         self.context.enter()?;
-        self.context.check("asking for free memory", result::mem_get_info()).map(|(free, _)| free as u64)
+        let (free, _) = self.context.check("asking for free memory", result::mem_get_info())?;
+        Ok(free as u64 + self.pool.device_bytes())
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     fn kernel(&self, name: &str) -> Result<Option<Kernel>> {

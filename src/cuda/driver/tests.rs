@@ -5,10 +5,14 @@ use std::process::Command;
 use std::{env, fs, process};
 
 use cudarc::driver::sys;
+use ndarray::{Array1, Array2};
 
 use super::*;
 use crate::cuda::compile::Compiled;
 use crate::cuda::platform::{Geometry, Platform};
+use crate::decoder::{Activation, Decoder, Head, Layer};
+use crate::geodesic::Options;
+use crate::model::Model;
 
 const CHILD: &str = "cuda::driver::tests::child";
 const PARAMS: usize = 24;
@@ -65,6 +69,7 @@ fn child() {
         "refusals" => refusals(),
         "modules" => modules(),
         "tour" => tour(),
+        "pool" => pool(),
         other => panic!("{other}"),
     };
     println!("\nRESULT {}", found.unwrap_or_else(|error| error.to_string()));
@@ -185,9 +190,49 @@ fn tour() -> Result<String> {
     assert_eq!(driver.free_memory()?, free);
     driver.destroy_stream(other);
     drop(driver); // with a stream and two events that nobody destroyed
+    Ok(format!("{counted} launches, {} objects left", count("fake_live")))
+}
+
+/// A function of the stand-in that counts.
+fn count(name: &str) -> i32 {
     // SAFETY: the stand-in is loaded, and exports this function.
-    let left = unsafe { sys::culib().get::<unsafe extern "C" fn() -> i32>(b"fake_live\0").unwrap()() };
-    Ok(format!("{counted} launches, {left} objects left"))
+    unsafe { sys::culib().get::<unsafe extern "C" fn() -> i32>(name.as_bytes()).unwrap()() }
+}
+
+/// Whether three calls make allocations and streams once or every time. The stand-in cannot run their kernels, so a call ends with an error
+/// at its first launch, once everything is set up; what it had is given back all the same.
+fn pool() -> Result<String> {
+    let driver: Arc<dyn Platform> = Arc::new(open(0)?);
+    let layer = Layer { weight: Array2::eye(3), bias: Array1::zeros(3), activation: Activation::Tanh };
+    let model = Model::<f32>::on_cuda(driver.clone(), &Decoder::new(vec![Head::new("decoder", vec![layer])?])?)?;
+    let (starts, ends) = (Array2::zeros((4, 3)), Array2::ones((4, 3)));
+    let metric = || model.metric(starts.view()).unwrap_err().to_string();
+    let geodesics = || model.geodesics(starts.view(), ends.view(), &Options::default()).unwrap_err().to_string();
+    let calls = [&metric as &dyn Fn() -> String, &geodesics].map(|call| {
+        let made = [(); 3].map(|()| {
+            let before = count("fake_created");
+            let error = call();
+            assert!(error.contains("bytes of parameters: expected 24"), "{error}");
+            count("fake_created") - before
+        });
+        match made {
+            [1..=99, 0, 0] => "once".into(),
+            [first @ 1..=99, second, third] if [second, third] == [first; 2] => "every time".into(),
+            _ => format!("{made:?}"),
+        }
+    });
+    drop((model, driver));
+    Ok(format!("{}, {} objects left", calls.join(", "), count("fake_live")))
+}
+
+/// The second call of each kind makes nothing anew, unless nothing is to be kept; nothing is left at the end either way.
+#[test]
+fn memory_is_kept_from_call_to_call() {
+    let Some(fake) = Fake::build("pool") else { return };
+    let settings = [("FAKE_CUDA_KERNELS", "any"), ("FAKE_CUDA_MEMORY", "67108864"), ("PULLBACK_POOL", "")];
+    assert_eq!(fake.run("pool", &settings), "once, once, 0 objects left");
+    let none = [settings[0], settings[1], ("PULLBACK_POOL", "none")];
+    assert_eq!(fake.run("pool", &none), "every time, every time, 0 objects left");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) struct State {
     /// Bytes of each allocation.
     pub memory: BTreeMap<Address, usize>,
     pub used: u64,
+    /// Allocations, pinned ones included, and streams that were ever made.
+    pub created: usize,
     /// Why nothing can be done any more.
     pub lost: Option<Lost>,
 }
