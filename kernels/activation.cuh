@@ -47,7 +47,7 @@ DEVICE float exponential_tail(float r) {
 DEVICE float exponential(float x) {
     float rounded;
     const float r = reduce_exponent(x, rounded);
-    return scale_by_rounded(1.0f + exponential_tail(r), rounded);
+    return scale_by_rounded(1.0f, rounded) * (1.0f + exponential_tail(r)); // NaN is a factor, whose bits are left alone
 }
 
 /// e^x − 1 for x ≤ 0, accurate near 0.
