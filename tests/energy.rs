@@ -227,6 +227,7 @@ mod kernel {
         for widths in [&[3, 4][..], &[9, 5, 1], &[1, 3, 6, 2], &[2, 64, 64, 64]] {
             let decoder = Random(7).decoder(widths, Activation::Tanh, Activation::Identity);
             energies_agree(&kernels::careful_device(), &decoder, 2, 3, 8).unwrap();
+            energies_agree(&kernels::careful_device(), &decoder, 3, 2, 8).unwrap();
             hessians_agree(&kernels::careful_device(), &decoder, 3, 8).unwrap();
         }
     }

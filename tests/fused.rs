@@ -178,12 +178,17 @@ fn golden_pairs(name: &str, count: usize) -> (Array2<f32>, Array2<f32>) {
     (cast(&golden.starts.slice(part).to_owned()), cast(&golden.ends.slice(part).to_owned()))
 }
 
+/// A device for every build that the decoder has: for layers of 64 numbers there is one.
+fn builds(name: &str) -> Vec<Device> {
+    if name == "digits-d2-tanh" { vec![kernels::device()] } else { kernels::generations() }
+}
+
 /// All converge; what is reported of a curve is what float64 makes of it; and all but 1 % end where the processor's curves end.
 fn reaches_the_same_energies(name: &str, count: usize, precision: Precision, options: &Options, least: f64) {
     let pairs = golden_pairs(name, count);
     let count = pairs.0.nrows();
     let expected = on_the_processor(name, &pairs, options);
-    for device in kernels::generations() {
+    for device in builds(name) {
         let model = load(&device, &decoder(name), precision);
         assert_eq!(model.precision(), precision);
         let found = model.geodesics(pairs.0.view(), pairs.1.view(), options).unwrap();
@@ -242,7 +247,7 @@ fn golden_curves_are_geodesics() {
     for (name, count) in [("digits-d2-tanh", 24), ("digits-d8-softplus", 8)] {
         let golden = golden(name);
         let curves: Array3<f32> = cast(&golden.best_curves.slice(s![..count, .., ..]).to_owned());
-        for device in kernels::generations() {
+        for device in builds(name) {
             for precision in [Tf32x3, Mixed] {
                 let found = load(&device, &decoder(name), precision).geodesics_from(curves.view(), &Options::default());
                 let found = found.unwrap();
@@ -345,12 +350,13 @@ fn neighbours_blocks_and_order_do_not_matter() {
                 let back = solve(&model, starts.slice(s![..;-1, ..]), ends.slice(s![..;-1, ..]), segments);
                 (0..count).for_each(|c| assert_same(&what, &back, count - 1 - c, &all, c));
             }
-            let mut poisoned = starts.clone();
+            let (mut poisoned, mut poisoned_ends) = (starts.clone(), ends.clone());
             for c in [0, 4, 5] {
-                // Alternating signs, so that sums over latents become ∞ − ∞ and saturated units cannot hide it.
-                poisoned.row_mut(c).indexed_iter_mut().for_each(|(k, x)| *x = if k % 2 == 0 { 3e38 } else { -3e38 });
+                // Far apart, so that their difference overflows and saturated units cannot hide it.
+                poisoned.row_mut(c).fill(3e38);
+                poisoned_ends.row_mut(c).fill(-3e38);
             }
-            let found = solve(&model, poisoned.view(), ends.view(), segments);
+            let found = solve(&model, poisoned.view(), poisoned_ends.view(), segments);
             for c in 0..count {
                 match [0, 4, 5].contains(&c) {
                     false => assert_same(&what, &found, c, &all, c),
@@ -365,7 +371,7 @@ fn neighbours_blocks_and_order_do_not_matter() {
 #[test]
 fn a_ring_that_turns_many_times_changes_nothing() {
     let decoder = Random(5).decoder(&[2, 20, 9], Activation::Tanh, Activation::Softplus);
-    for (segments, count, memory) in [(2, 1200, 120), (3, 900, 120), (8, 400, 160), (33, 200, 250), (200, 60, 600)] {
+    for (segments, count, memory) in [(2, 200, 120), (3, 160, 120), (8, 120, 160), (33, 90, 250), (200, 50, 600)] {
         let (starts, ends) = random_pairs(2, count, 6);
         for precision in [Tf32x3, Mixed] {
             let plenty = load(&kernels::emulator(&EmulatorOptions::default()), &decoder, precision);

@@ -460,6 +460,23 @@ fn neighbours_do_not_matter() {
     }
 }
 
+/// What is not a number stays so in every activation: on a GPU the bits of its NaN are 7fffffff, and the emulator's products give those.
+#[test]
+fn nothing_hides_what_is_not_a_number() {
+    for (compute, widths) in BUILDS {
+        let bench = Bench::new(compute, false);
+        for activation in Activation::ALL {
+            let decoder = Decoder::new(vec![Random(13).head(3, &[widths[0], 5], activation, activation)]).unwrap();
+            let network = bench.network(&decoder, None);
+            let found = bench.pass(&network, &[f32::NAN; 9], &[(1, Values)], 1);
+            for (at, &bits) in found.values.iter().enumerate() {
+                let value = f32::from_bits(bits);
+                assert!(value.is_nan() || at % network.value_stride() >= 5, "{compute:?}, {activation}: {value}");
+            }
+        }
+    }
+}
+
 /// Under the emulator's checks: no races, nothing read that nobody wrote, every copy awaited.
 #[test]
 fn small_chains() {
