@@ -297,7 +297,9 @@ private:
                     b[0][j][0] = __float_as_uint(four.x), b[0][j][1] = __float_as_uint(four.y);
                     b[1][j][0] = __float_as_uint(four.z), b[1][j][1] = __float_as_uint(four.w);
                 }
-                UNROLL for (u32 step = 0; step < 2; step++) with_sums<MF, AT_ONCE>(0, from, [&](auto& acc) { mma_bf16(acc, a[step], b[step]); });
+                UNROLL for (u32 step = 0; step < 2; step++) {
+                    with_sums<MF, AT_ONCE>(0, from, [&](Sums<MF, AT_ONCE>& acc) { mma_bf16(acc, a[step], b[step]); });
+                }
             }
         } else {
             // Split numbers take three times the registers: fewer rows at once, and weights twice from shared memory.
@@ -312,16 +314,20 @@ private:
                     if (at.column + 8 * from >= columns) continue;
                     float4 b[AT_ONCE];
                     UNROLL for (u32 j = 0; j < AT_ONCE; j++) b[j] = load4(mine + (from + j) * (WARP * 4));
-                    with_sums<ROWS_AT_ONCE, AT_ONCE>(top, from, [&](auto& acc) { slice_products<ARITHMETIC>(acc, low, high, b); });
+                    with_sums<ROWS_AT_ONCE, AT_ONCE>(
+                        top, from, [&](Sums<ROWS_AT_ONCE, AT_ONCE>& acc) { slice_products<ARITHMETIC>(acc, low, high, b); });
                 }
             }
         }
     }
 
+    template <u32 HEIGHT, u32 WIDTH>
+    using Sums = float[HEIGHT][WIDTH][4];
+
     /// f(the sums of some fragments), from `top` and `from` on.
     template <u32 HEIGHT, u32 WIDTH, class F>
     DEVICE void with_sums(u32 top, u32 from, F f) {
-        float acc[HEIGHT][WIDTH][4];
+        Sums<HEIGHT, WIDTH> acc;
         UNROLL for (u32 i = 0; i < HEIGHT; i++) {
             UNROLL for (u32 j = 0; j < WIDTH; j++) {
                 UNROLL for (u32 e = 0; e < 4; e++) acc[i][j][e] = sums[top + i][from + j][e];

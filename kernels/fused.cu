@@ -7,10 +7,14 @@
 // and leaves after a number of rounds, or when there is nothing left to do. What one kernel left the next goes on with. Blocks meet
 // only where they take pairs. Points of all of a block's curves pass through the chain together, those with nothing to do left out.
 //
-// 256 threads (288 in the sm_90a build), 128 rows (64 where W > 256) of W numbers in shared memory and behind them the weights: all
-// of them, or a ring of 2 to 4 stages of 64 · W bytes. Operations on tensor cores for a point's linearisation: 2 · (d + 1) for every
-// weight, and for a layer with φ'' ≠ 0 some 4 · (3d + 8) · d for every column, half of it in the last layer; three times as many in
-// TF32X3.
+// 256 threads (384 in the sm_90a build), 128 rows (64 where W > 256) of W numbers in shared memory and behind them the weights: all
+// of them where they fit, or a ring of 2 to 4 stages of 64 · W bytes. A multiprocessor takes two blocks where W = 64 and shared memory
+// allows two, else one; the 163 KiB that a block of an A100 may have are too little where W > 384. Registers are rationed for that:
+// 128 a thread where W = 64, else 255; in the sm_90a build 168, which become 240 of threads that multiply and 24 of the others.
+// scripts/check-kernels compares this with the compiled code.
+//
+// Operations on tensor cores for a point's linearisation: 2 · (d + 1) for every weight, and for a layer with φ'' ≠ 0 some
+// 4 · (3d + 8) · d for every column, half of it in the last layer; three times as many in TF32X3.
 #include "fused.cuh"
 #include "solver.cuh"
 

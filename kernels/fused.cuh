@@ -74,6 +74,7 @@ template <class Product, u32 W, u32 DIM, u32 ACTIVATION>
 struct Fused {
     static constexpr u32 ROWS = Product::Place::ROWS;
     static constexpr u32 WIDTH = W;
+    using Row = typename Product::Place::Row;
 
     const FusedNetwork& network;
     const FusedPoints& points;
@@ -138,7 +139,7 @@ struct Fused {
                         product.template multiply<ARITHMETIC>(rows, taken, seen<ARITHMETIC>(layer.forward), next);
                     }
                     Product::meet();
-                    product.each_row(layer.forward.columns, [&](u32, auto sums) {
+                    product.each_row(layer.forward.columns, [&](u32, Row sums) {
                         sums.each([&](u32 place, u32, float x, float y) { rows.store(place, x, y); });
                     });
                     Product::meet();
@@ -165,7 +166,7 @@ struct Fused {
                     product.template multiply<ARITHMETIC>(rows, taken, seen<ARITHMETIC>(layer.backward), next);
                     Product::meet();
                     const u32 columns = before.forward.columns;
-                    product.each_row(columns, [&](u32 row, auto sums) {
+                    product.each_row(columns, [&](u32 row, Row sums) {
                         const bool real = row < taken;
                         const u32 id = real ? ids[row] : 0;
                         float* const slopes = jets_of(id, before);
@@ -225,7 +226,7 @@ struct Fused {
                     product.template multiply<ARITHMETIC>(rows, live, seen<ARITHMETIC>(layer.forward), next);
                     Product::meet();
                     if (curved && layer.has_second) {
-                        product.each_row(columns, [&](u32, auto sums) {
+                        product.each_row(columns, [&](u32, Row sums) {
                             sums.each([&](u32 place, u32, float x, float y) { rows.store(place, kept<ARITHMETIC>(x), kept<ARITHMETIC>(y)); });
                         });
                         Product::meet();
@@ -233,7 +234,7 @@ struct Fused {
                         is_first_share = false;
                         Product::meet();
                     }
-                    product.each_row(columns, [&](u32 row, auto sums) {
+                    product.each_row(columns, [&](u32 row, Row sums) {
                         if (layer.has_first && row < live) scale(sums, jets_of(ids[row / d], layer));
                         sums.each([&](u32 place, u32, float x, float y) { rows.store(place, kept<ARITHMETIC>(x), kept<ARITHMETIC>(y)); });
                     });
@@ -250,8 +251,7 @@ struct Fused {
 
 private:
     /// A row of sums times φ'.
-    template <class Sums>
-    DEVICE static void scale(Sums sums, const float* slopes) {
+    DEVICE static void scale(Row sums, const float* slopes) {
         sums.each([&](u32, u32 column, float& x, float& y) {
             const float2 slope = load2(slopes + column);
             x *= slope.x, y *= slope.y;

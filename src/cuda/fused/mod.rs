@@ -22,8 +22,10 @@ const MOST_OWN_SLOTS: usize = 32;
 const NO_PLACE: u32 = u32::MAX;
 /// Points of a tile of tangents at least: with fewer, too much of it would be in vain.
 const LEAST_POINTS: usize = 4;
-/// Static shared memory of the kernels at most, in bytes.
-const STATIC_SHARED: usize = 4096;
+/// Static shared memory of the kernels at most, in bytes, as `scripts/check-kernels` sees to.
+const STATIC_SHARED: usize = 2048;
+/// Shared memory that a multiprocessor takes from every block's besides, in bytes; it has this much more than one block may have.
+const RESERVED: usize = 1024;
 /// Stages of the ring at most.
 const MOST_STAGES: usize = 4;
 /// Points of a block's curves: enough for several tiles, so that the last of them is a small part.
@@ -223,23 +225,7 @@ impl FusedNetwork {
         let properties = platform.properties();
         let Some(own) = shape else { return Ok(None) };
         let Some((shape, solve, over_points)) = kernels(platform.as_ref(), own)? else { return Ok(None) };
-        let mut words: Vec<u32> = Vec::new();
-        let mut network = Parameters::zeroed();
-        network.latent_dim = host.latent_dim as u32;
-        network.head_count = host.chains.len() as u32;
-        network.alternates = (shape.kinds().1 == Kind::Split).into();
-        let mut number = 0;
-        for (head, chain) in network.heads.iter_mut().zip(&host.chains) {
-            head.first = number as u32;
-            head.values = network.value_stride;
-            network.value_stride += padded(chain.outputs()) as u32;
-            head.tangents = place(&mut words, &columns_of_first(&chain.layers[0]));
-            for (k, dense) in chain.layers.iter().enumerate() {
-                network.layers[number] = layer(&shape, dense, k == 0, &mut words, &mut network.jet_stride);
-                number += 1;
-            }
-            head.last = number as u32 - 1;
-        }
+        let (mut network, words, number) = parameters(&shape, host);
         let Some((shared, blocks)) = settle(&shape, &mut network, number, properties) else { return Ok(None) };
         let weights = upload_words(platform, &words)?;
         network.move_by(weights.address(), number);
@@ -423,6 +409,28 @@ fn layer(shape: &Shape, dense: &Dense<f32>, is_first: bool, words: &mut Vec<u32>
     }
 }
 
+/// What the kernels need to know of a decoder, with places in a buffer instead of addresses; the buffer, and how many layers there are.
+fn parameters(shape: &Shape, host: &HostNetwork<f32>) -> (Parameters, Vec<u32>, usize) {
+    let mut words: Vec<u32> = Vec::new();
+    let mut network = Parameters::zeroed();
+    network.latent_dim = host.latent_dim as u32;
+    network.head_count = host.chains.len() as u32;
+    network.alternates = (shape.kinds().1 == Kind::Split).into();
+    let mut number = 0;
+    for (head, chain) in network.heads.iter_mut().zip(&host.chains) {
+        head.first = number as u32;
+        head.values = network.value_stride;
+        network.value_stride += padded(chain.outputs()) as u32;
+        head.tangents = place(&mut words, &columns_of_first(&chain.layers[0]));
+        for (k, dense) in chain.layers.iter().enumerate() {
+            network.layers[number] = layer(shape, dense, k == 0, &mut words, &mut network.jet_stride);
+            number += 1;
+        }
+        head.last = number as u32 - 1;
+    }
+    (network, words, number)
+}
+
 /// Finds places for the weights in shared memory, all of them or a ring's stages: the dynamic shared memory of a block, and how many
 /// blocks a multiprocessor has room for. Nothing where there is too little.
 fn settle(shape: &Shape, network: &mut Parameters, layers: usize, properties: &Properties) -> Option<(usize, usize)> {
@@ -449,7 +457,8 @@ fn settle(shape: &Shape, network: &mut Parameters, layers: usize, properties: &P
     };
     let shared = rows + weights;
     // Registers allow two where rows are short.
-    let two = shape.width <= 64 && 2 * (shared + STATIC_SHARED) <= properties.shared_per_block as usize;
+    let whole = properties.shared_per_block as usize + RESERVED;
+    let two = shape.width <= 64 && 2 * (shared + STATIC_SHARED + RESERVED) <= whole;
     Some((shared, if two { 2 } else { 1 }))
 }
 
@@ -480,5 +489,7 @@ fn upload_words(platform: &Arc<dyn Platform>, words: &[u32]) -> Result<Buffer<u3
     Ok(buffer)
 }
 
+#[cfg(test)]
+mod room;
 #[cfg(all(test, feature = "emulator"))]
 mod tests;
