@@ -85,7 +85,7 @@ struct WarpPlace {
         template <class F>
         DEVICE void each(F f) const {
             UNROLL for (u32 j = 0; j < NF; j++) {
-                if (8 * j < columns) f(places[j % 4] + (distance + j / 4 * 32), first + 8 * j, sums[j][2 * half], sums[j][2 * half + 1]);
+                if (j / 4 * 32 < columns) f(places[j % 4] + (distance + j / 4 * 32), first + 8 * j, sums[j][2 * half], sums[j][2 * half + 1]);
             }
         }
     };
@@ -270,7 +270,10 @@ private:
             const u32 pieces = matrix.columns * (SLICE / 4);
             const float* from = matrix.slices + u64(s) * matrix.step * matrix.columns * SLICE;
             Shared<float> to = memory + (used + behind) % stages * (W * SLICE);
-            for (u32 i = threadIdx.x; i < pieces; i += CHAIN_THREADS) copy_async(to + 4 * i, from + 4 * i);
+            UNROLL for (u32 turn = 0; turn < W * (SLICE / 4) / CHAIN_THREADS; turn++) {
+                const u32 i = threadIdx.x + turn * CHAIN_THREADS;
+                if (i < pieces) copy_async(to + 4 * i, from + 4 * i);
+            }
         }
         commit_copies();
     }

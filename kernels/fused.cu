@@ -276,6 +276,19 @@ DEVICE void over_points_with(const OverPoints& p, Shared<float> memory) {
     INSTANCE(name, OverPoints, Products<W>::THREADS, Products<W>::BLOCKS)   \
     OVER_POINTS_WITH(Products, W, arithmetic, dim, activation)
 
+#ifdef PULLBACK_SM90
+
+#define SOLVE_INSTANCE_SM90(name, W, arithmetic, mixed, dim, activation)  \
+    INSTANCE(name, Solve, ProductsSm90<W>::THREADS, ProductsSm90<W>::BLOCKS)      \
+    SOLVE_WITH(ProductsSm90, W, arithmetic, mixed, dim, activation)
+#define OVER_POINTS_INSTANCE_SM90(name, W, arithmetic, dim, activation)   \
+    INSTANCE(name, OverPoints, ProductsSm90<W>::THREADS, ProductsSm90<W>::BLOCKS)  \
+    OVER_POINTS_WITH(ProductsSm90, W, arithmetic, dim, activation)
+
+#endif
+
+#ifndef PULLBACK_AT_RUN_TIME // where every decoder gets its own, and these would take long to compile
+
 KERNEL(solve_64_tf32x3, Solve, Products<64>::THREADS, Products<64>::BLOCKS) SOLVE_WITH(Products, 64, TF32X3, false, 0, ANY)
 KERNEL(over_points_64_tf32x3, OverPoints, Products<64>::THREADS, Products<64>::BLOCKS) OVER_POINTS_WITH(Products, 64, TF32X3, 0, ANY)
 #if !defined(PULLBACK_SM90) || defined(PULLBACK_EMULATOR) // elsewhere those below take their place
@@ -286,21 +299,13 @@ KERNEL(over_points_128_tf32x3, OverPoints, Products<128>::THREADS, Products<128>
 KERNEL(over_points_256_tf32x3, OverPoints, Products<256>::THREADS, Products<256>::BLOCKS) OVER_POINTS_WITH(Products, 256, TF32X3, 0, ANY)
 KERNEL(over_points_512_tf32x3, OverPoints, Products<512>::THREADS, Products<512>::BLOCKS) OVER_POINTS_WITH(Products, 512, TF32X3, 0, ANY)
 #endif
-
 #ifdef PULLBACK_SM90
-
-#define SOLVE_INSTANCE_SM90(name, W, arithmetic, mixed, dim, activation)  \
-    INSTANCE(name, Solve, ProductsSm90<W>::THREADS, ProductsSm90<W>::BLOCKS)      \
-    SOLVE_WITH(ProductsSm90, W, arithmetic, mixed, dim, activation)
-#define OVER_POINTS_INSTANCE_SM90(name, W, arithmetic, dim, activation)   \
-    INSTANCE(name, OverPoints, ProductsSm90<W>::THREADS, ProductsSm90<W>::BLOCKS)  \
-    OVER_POINTS_WITH(ProductsSm90, W, arithmetic, dim, activation)
-
 KERNEL(solve_128_tf32x3_sm90, Solve, ProductsSm90<128>::THREADS, ProductsSm90<128>::BLOCKS) SOLVE_WITH(ProductsSm90, 128, TF32X3, false, 0, ANY)
 KERNEL(solve_256_tf32x3_sm90, Solve, ProductsSm90<256>::THREADS, ProductsSm90<256>::BLOCKS) SOLVE_WITH(ProductsSm90, 256, TF32X3, false, 0, ANY)
 KERNEL(solve_512_tf32x3_sm90, Solve, ProductsSm90<512>::THREADS, ProductsSm90<512>::BLOCKS) SOLVE_WITH(ProductsSm90, 512, TF32X3, false, 0, ANY)
 KERNEL(over_points_128_tf32x3_sm90, OverPoints, ProductsSm90<128>::THREADS, ProductsSm90<128>::BLOCKS) OVER_POINTS_WITH(ProductsSm90, 128, TF32X3, 0, ANY)
 KERNEL(over_points_256_tf32x3_sm90, OverPoints, ProductsSm90<256>::THREADS, ProductsSm90<256>::BLOCKS) OVER_POINTS_WITH(ProductsSm90, 256, TF32X3, 0, ANY)
 KERNEL(over_points_512_tf32x3_sm90, OverPoints, ProductsSm90<512>::THREADS, ProductsSm90<512>::BLOCKS) OVER_POINTS_WITH(ProductsSm90, 512, TF32X3, 0, ANY)
+#endif
 
 #endif

@@ -407,11 +407,15 @@ private:
         const u32 d = dim(), columns = layer.forward.columns;
         for_each_band<FEW_FRAGMENTS>(live, 0, [&](u32 row, u32 column) {
             float acc[1][FEW_FRAGMENTS][4];
-            inner_products_of<ARITHMETIC>(row, columns, acc, [&](u32 j, u32 piece) {
+            const float* weights[FEW_FRAGMENTS]; // c of the lane's columns
+            UNROLL for (u32 j = 0; j < FEW_FRAGMENTS; j++) {
                 const u32 other = column + 8 * j + lane_again() / 4;
-                if (other >= live) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-                const float4 x = rows.load(other, piece);
-                const float4 c = load4(jets_of(ids[other / d], layer) + (columns + 4 * piece));
+                weights[j] = other < live ? jets_of(ids[other / d], layer) + columns : nullptr;
+            }
+            inner_products_of<ARITHMETIC>(row, columns, acc, [&](u32 j, u32 piece) {
+                if (weights[j] == nullptr) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                const float4 x = rows.load(column + 8 * j + lane_again() / 4, piece);
+                const float4 c = load4(weights[j] + 4 * piece);
                 return kept<ARITHMETIC>(make_float4(x.x * c.x, x.y * c.y, x.z * c.z, x.w * c.w));
             });
             each_product(row, column, acc, [&](u32 m, u32 n, float sum) {

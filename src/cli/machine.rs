@@ -56,7 +56,10 @@ impl Machine {
         let nvcc = sources::COMPILER.map(|compiler| Embedded { compiler: compiler.into(), targets: targets() });
         let nvrtc = nvrtc::compiler().map(|c| (format!("{}.{}", c.version.0, c.version.1), c.path()));
         let kernels = compile::provenance(compute).into_iter().map(|(name, origin)| {
-            let by_nvrtc = nvrtc.as_ref().ok().filter(|_| SPECIALISED.contains(&name.trim_end_matches("_narrow")));
+            let by_nvrtc = nvrtc
+                .as_ref()
+                .ok()
+                .filter(|_| sources::is_fused(name) || SPECIALISED.contains(&name.trim_end_matches("_narrow")));
             (name.to_owned(), way(&origin, by_nvrtc.map(|(version, _)| version.as_str())))
         });
         let kernels = kernels.collect();

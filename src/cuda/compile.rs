@@ -78,7 +78,7 @@ pub(crate) fn provenance(compute: (u32, u32)) -> Vec<(&'static str, Origin)> {
         (Ok(_), None, Err(why)) => Origin::Missing(format!("the image has no code for it; {why}")),
         (Err(unbuilt), _, Err(why)) => Origin::Missing(format!("{unbuilt}; {why}")),
     };
-    sources::kernels().into_iter().map(|name| (name, origin.clone())).collect()
+    sources::kernels_for(compute).into_iter().map(|name| (name, origin.clone())).collect()
 }
 
 #[cfg(test)]
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn every_kernel_has_an_origin() {
         let found = provenance((8, 0));
-        assert_eq!(found.len(), sources::kernels().len());
+        assert_eq!(found.len(), sources::kernels_for((8, 0)).len());
         for (name, origin) in found {
             match (&origin, sources::COMPILER, nvrtc::compiler()) {
                 (Origin::Embedded { target: "sm_80", .. }, Ok(_), _) => {}

@@ -16,6 +16,21 @@ pub(crate) fn kernels() -> Vec<&'static str> {
     FILES.iter().flat_map(|(_, text)| names(text)).collect()
 }
 
+/// Those of them that a GPU of this compute capability has: kernels of an architecture's own instructions take the place of others.
+pub(crate) fn kernels_for(compute: (u32, u32)) -> Vec<&'static str> {
+    let all = kernels();
+    let is_there = |name: &str| match compute {
+        (9, 0) => !all.contains(&format!("{name}_sm90").as_str()),
+        _ => !name.ends_with("_sm90"),
+    };
+    all.iter().copied().filter(|name| is_there(name)).collect()
+}
+
+/// True for a kernel on tensor cores, which NVRTC compiles for one decoder alone.
+pub(crate) fn is_fused(name: &str) -> bool {
+    name.starts_with("solve_") || name.starts_with("over_points_")
+}
+
 /// The kernels that a file defines, as `KERNEL(name, Params, threads)` at the start of a line.
 fn names(text: &str) -> impl Iterator<Item = &str> {
     let heads = text.lines().filter_map(|line| line.strip_prefix("KERNEL("));

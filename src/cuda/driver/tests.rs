@@ -13,6 +13,7 @@ use crate::cuda::platform::{Geometry, Platform};
 use crate::decoder::{Activation, Decoder, Head, Layer};
 use crate::geodesic::Options;
 use crate::model::Model;
+use crate::precision::Precision;
 
 const CHILD: &str = "cuda::driver::tests::child";
 const PARAMS: usize = 24;
@@ -204,7 +205,11 @@ fn count(name: &str) -> i32 {
 fn pool() -> Result<String> {
     let driver: Arc<dyn Platform> = Arc::new(open(0)?);
     let layer = Layer { weight: Array2::eye(3), bias: Array1::zeros(3), activation: Activation::Tanh };
-    let model = Model::<f32>::on_cuda(driver.clone(), &Decoder::new(vec![Head::new("decoder", vec![layer])?])?)?;
+    let model = Model::<f32>::on_cuda(
+        driver.clone(),
+        &Decoder::new(vec![Head::new("decoder", vec![layer])?])?,
+        Precision::Float32,
+    )?;
     let (starts, ends) = (Array2::zeros((4, 3)), Array2::ones((4, 3)));
     let metric = || model.metric(starts.view()).unwrap_err().to_string();
     let geodesics = || model.geodesics(starts.view(), ends.view(), &Options::default()).unwrap_err().to_string();

@@ -59,3 +59,22 @@ fn blocks_find_room_in_shared_memory() {
         std::fs::write(std::path::Path::new(&folder).join("blocks.txt"), lines).unwrap();
     }
 }
+
+/// What a decoder asks a compiler for compiles for every machine, and defines what is looked up later.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_decoders_own_kernels_compile() {
+    let Ok(compiler) = crate::cuda::nvrtc::compiler() else { return println!("skipped: no NVRTC") };
+    for ((architecture, compute, kib), precision) in
+        MACHINES.into_iter().zip([Precision::Tf32, Precision::Mixed, Precision::Bf16])
+    {
+        let (name, shared_per_block) = (architecture.to_owned(), kib << 10);
+        let properties = Properties { name, compute, multiprocessors: 1, clock: 0, shared_per_block, memory: 0 };
+        let shape = Shape::new(&network([8, 128, 128, 64]), precision, &properties).unwrap();
+        let code = compiler.compile(architecture, &shape.instances()).unwrap_or_else(|error| panic!("{error}"));
+        for name in [shape.name("solve", shape.precision), shape.name("over_points", shape.of_points())] {
+            let held = code.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+            assert!(held, "{architecture}: no {name}");
+        }
+    }
+}

@@ -32,9 +32,13 @@ pub(crate) fn compiler() -> Result<&'static Compiler, &'static str> {
 
 /// The options that every compilation is given, besides the architecture.
 pub(crate) fn options(instances: &str) -> Vec<&'static str> {
-    // Lets the sources leave out, in a module for one decoder, the kernels that the general module already has.
-    let specialised = (!instances.is_empty()).then_some("--define-macro=PULLBACK_SPECIALISED");
-    sources::OPTIONS.iter().copied().chain(specialised).collect()
+    // Lets the sources leave out, in a module for one decoder, the kernels that the general module already has, and in the general one
+    // those that every decoder gets of its own.
+    let left_out = match instances {
+        "" => "--define-macro=PULLBACK_AT_RUN_TIME",
+        _ => "--define-macro=PULLBACK_SPECIALISED",
+    };
+    sources::OPTIONS.iter().copied().chain([left_out]).collect()
 }
 
 impl Compiler {

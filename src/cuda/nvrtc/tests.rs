@@ -15,13 +15,8 @@ fn every_kernel_compiles_for_every_architecture() {
         if let Some(folder) = std::env::var_os("PULLBACK_CUBINS") {
             std::fs::write(std::path::Path::new(&folder).join(format!("{architecture}.cubin")), &code).unwrap();
         }
-        let names = sources::kernels();
-        for name in &names {
-            // Kernels that are built with one architecture's own instructions take the place of others there.
-            let wanted = match architecture {
-                "sm_90a" => !names.contains(&format!("{name}_sm90").as_str()),
-                _ => !name.ends_with("_sm90"),
-            };
+        for name in sources::kernels() {
+            let wanted = !sources::is_fused(name);
             // A name ends with a zero byte: it is no other name's beginning.
             let held = code.windows(name.len() + 1).any(|window| window.split_last() == Some((&0, name.as_bytes())));
             assert_eq!(held, wanted, "whether {name} is in the code for {architecture}");

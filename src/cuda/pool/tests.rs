@@ -61,6 +61,7 @@ mod on_the_emulator {
     use crate::decoder::{Activation, Decoder, Head, Layer};
     use crate::geodesic::Options;
     use crate::model::Model;
+    use crate::precision::Precision;
 
     const KIBI: usize = 1 << 10;
     const MEBI: usize = 1 << 20;
@@ -87,7 +88,7 @@ mod on_the_emulator {
         };
         let layers = vec![layer(2, 7, Activation::Tanh), layer(7, 5, Activation::Identity)];
         let decoder = Decoder::new(vec![Head::new("decoder", layers).unwrap()]).unwrap();
-        Model::on_cuda(Arc::clone(platform), &decoder).unwrap()
+        Model::on_cuda(Arc::clone(platform), &decoder, Precision::default()).unwrap()
     }
 
     fn latents(rows: usize, phase: f32) -> Array2<f32> {
