@@ -1,4 +1,5 @@
-//! Everything that one device is measured for, as one JSON object: operations by shape, and geodesics from one curve to a million.
+//! Everything that one device is measured for, as one JSON object: operations by shape, and geodesics from one curve to a million, in
+//! every precision.
 //!
 //!     PULLBACK_BENCH_DEVICE=cuda cargo bench --bench device -- [--quick] [--json FILE] [--limit SECONDS]
 //!
@@ -19,7 +20,7 @@ use std::time::Instant;
 
 use fixtures::{Random, cast, decoder, path};
 use ndarray::{Array2, ArrayView2};
-use pullback::{Activation, Decoder, Device, Options, Status};
+use pullback::{Activation, Decoder, Device, Options, Precision, Status};
 use rates::{device, metric_flops, row_flops};
 use serde_json::{Value, json};
 
@@ -112,8 +113,20 @@ impl Run {
     }
 
     fn operations(&mut self, widths: &[usize; 4]) {
+        for &precision in self.precisions() {
+            self.operations_in(precision, widths);
+        }
+    }
+
+    /// The first is float32, in which everything can be computed.
+    fn precisions(&self) -> &'static [Precision] {
+        let all = &[Precision::Float32, Precision::Tf32x3, Precision::Tf32, Precision::Bf16, Precision::Mixed];
+        if self.device.properties().is_some() { all } else { &all[..1] }
+    }
+
+    fn operations_in(&mut self, precision: Precision, widths: &[usize; 4]) {
         let decoder = Random(1).decoder(widths, Activation::Tanh, Activation::Identity);
-        let model = self.device.load(&decoder).unwrap();
+        let model = self.device.load_with(&decoder, precision).unwrap();
         let (d, width) = (decoder.latent_dim(), decoder.data_dim());
         let (value, tangent) = row_flops(&decoder);
         let most = if self.quick { 33 } else { 1 << 17 };
@@ -123,6 +136,10 @@ impl Run {
             ("jacobian", d * width, value + d as f64 * tangent),
             ("metric", d * d, metric_flops(&decoder)),
         ] {
+            // Metrics alone are computed on tensor cores, and of a mixture they are as in the finer part of it.
+            if (name != "metric" && precision != Precision::Float32) || precision == Precision::Mixed {
+                continue;
+            }
             let points = all.slice(ndarray::s![..most.min(MOST_NUMBERS / outputs), ..]);
             let call = || match name {
                 "decode" => drop(black_box(model.decode(points).unwrap())),
@@ -138,6 +155,7 @@ impl Run {
             let rate = |seconds: f64| points.nrows() as f64 * flops / seconds * 1e-9;
             let entry = json!({
                 "operation": name,
+                "precision": model.precision().name(),
                 "widths": widths,
                 "points": points.nrows(),
                 "flops_per_point": flops,
@@ -152,6 +170,12 @@ impl Run {
     }
 
     fn geodesics(&mut self, name: &str) {
+        for &precision in self.precisions() {
+            self.geodesics_in(precision, name);
+        }
+    }
+
+    fn geodesics_in(&mut self, precision: Precision, name: &str) {
         let decoder = decoder(name);
         let latents: Array2<f32> = ndarray_npy::read_npy(path(&format!("{name}.latents.npy"))).unwrap();
         let sizes: &[usize] = if self.quick { &[1, 3] } else { &[1, 100, 10_000, 100_000, 1_000_000] };
@@ -160,7 +184,10 @@ impl Run {
             let expected = rate.map(|rate| curves as f64 / rate).filter(|&seconds| seconds > self.limit);
             if let Some(seconds) = expected {
                 let reason = format!("it would take about {seconds:.0} s");
-                self.add("geodesics", json!({ "decoder": name, "curves": curves, "left_out": reason }));
+                self.add(
+                    "geodesics",
+                    json!({ "decoder": name, "precision": precision.name(), "curves": curves, "left_out": reason }),
+                );
                 continue;
             }
             let mut random = Random(3);
@@ -169,15 +196,22 @@ impl Run {
                 latents.select(ndarray::Axis(0), &rows)
             };
             let (starts, ends) = (pick(), pick());
-            let entry = self.solve(name, &decoder, starts.view(), ends.view());
+            let entry = self.solve(name, &decoder, precision, starts.view(), ends.view());
             // A few curves do not fill a device: their rate says nothing of many.
             rate = entry["curves_per_second"].as_f64().filter(|_| curves >= 10_000).or(rate);
             self.add("geodesics", entry);
         }
     }
 
-    fn solve(&self, name: &str, decoder: &Decoder, starts: ArrayView2<f32>, ends: ArrayView2<f32>) -> Value {
-        let model = self.device.load(decoder).unwrap();
+    fn solve(
+        &self,
+        name: &str,
+        decoder: &Decoder,
+        precision: Precision,
+        starts: ArrayView2<f32>,
+        ends: ArrayView2<f32>,
+    ) -> Value {
+        let model = self.device.load_with(decoder, precision).unwrap();
         let options = Options { segments: if self.quick { 8 } else { 32 }, ..Options::default() };
         let free = || self.device.free_memory().unwrap();
         // The first run warms up, and looks at the memory now and then.
@@ -202,6 +236,7 @@ impl Run {
         let mean = |numbers: &mut dyn Iterator<Item = f64>| numbers.sum::<f64>() / curves as f64;
         json!({
             "decoder": name,
+            "precision": model.precision().name(),
             "curves": curves,
             "segments": options.segments,
             "seconds_with_transfers": seconds,
