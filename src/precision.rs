@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use crate::error::Error;
 
-/// How a GPU computes the products of weights with activations and tangents; sums are in float32 whatever the precision.
+/// How a GPU computes the products of metrics, chord energies and geodesics; sums are in float32 whatever the precision.
 ///
-/// On the processor everything is computed in the model's scalar type whatever the precision. On a GPU, decoders that the kernels for
-/// tensor cores do not take (a hidden layer wider than 512, say) are computed in [`Float32`](Self::Float32);
-/// [`Model::precision`](crate::Model::precision) tells what is used, and `pullback precision` measures how far each is from float64.
+/// Values, Jacobians and second derivatives that are asked for by themselves are in float32 throughout, and on the processor everything
+/// is computed in the model's scalar type. On a GPU, decoders that the kernels for tensor cores do not take (a layer wider than 512, of a
+/// linear last one its inputs, say) are computed in [`Float32`](Self::Float32); [`Model::precision`](crate::Model::precision) tells what
+/// is used, and `pullback precision` measures how far each is from float64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// Float32 multiplications and additions, without tensor cores.
@@ -21,8 +22,8 @@ pub enum Precision {
     Tf32,
     /// Tensor cores, with factors rounded to bfloat16, which has 8 significant bits: for a first look.
     Bf16,
-    /// Geodesics start in [`Tf32`](Self::Tf32) and end in [`Tf32x3`](Self::Tf32x3), in which everything else is computed, geodesics from
-    /// given curves and those with few iterations allowed among it.
+    /// Geodesics start in [`Tf32`](Self::Tf32) and end in [`Tf32x3`](Self::Tf32x3), in which metrics and energies are computed, and
+    /// geodesics from given curves and those with few iterations allowed.
     Mixed,
 }
 
