@@ -32,7 +32,7 @@ enum Engine<T> {
     Cpu(CpuModel<T>),
     /// Only where `T` is `f32`.
     #[cfg(any(feature = "cuda", feature = "emulator"))]
-    Cuda(CudaModel),
+    Cuda(Box<CudaModel>),
 }
 
 /// Chord energies and lengths of curves.
@@ -342,7 +342,7 @@ impl<T: Scalar> Model<T> {
                 found: format!("{} numbers", array.len()),
             });
         }
-        Ok((model, array.len() / d))
+        Ok((model.as_ref(), array.len() / d))
     }
 
     /// Geodesics from given initial curves `[C, N + 1, d]`, whose ends stay where they are; `options.segments` must be N.
