@@ -58,7 +58,7 @@ impl<T: Scalar> Model<T> {
             )));
         }
         let model = CudaModel::new(platform, decoder, precision)?;
-        Ok(Self { decoder: decoder.clone(), engine: Engine::Cuda(model) })
+        Ok(Self { decoder: decoder.clone(), engine: Engine::Cuda(Box::new(model)) })
     }
 
     /// Seconds that values, Jacobians, metrics and the like have spent in kernels so far, transfers not counted; `None` on the processor.
