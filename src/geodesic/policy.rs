@@ -45,7 +45,8 @@ pub(crate) struct Policy {
     pub coarse_tolerance: f64,
     /// Share of the energy that rounding can hide.
     pub noise: f64,
-    /// The same on grids that are computed in low precision.
+    /// The same on grids that are computed in low precision, which is a GPU's matter.
+    #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code))]
     pub low_noise: f64,
     /// Linearisations at most.
     pub max_iterations: u32,
