@@ -268,24 +268,13 @@ DEVICE void over_points_with(const OverPoints& p, Shared<float> memory) {
         over_points_with<__VA_ARGS__>(p, memory); \
     }
 
-// For one decoder: its d, and the activation of all its hidden layers or ANY.
-#define SOLVE_INSTANCE(name, W, arithmetic, mixed, dim, activation)    \
-    INSTANCE(name, Solve, Products<W>::THREADS, Products<W>::BLOCKS)       \
-    SOLVE_WITH(Products, W, arithmetic, mixed, dim, activation)
-#define OVER_POINTS_INSTANCE(name, W, arithmetic, dim, activation)     \
-    INSTANCE(name, OverPoints, Products<W>::THREADS, Products<W>::BLOCKS)   \
-    OVER_POINTS_WITH(Products, W, arithmetic, dim, activation)
-
-#ifdef PULLBACK_SM90
-
-#define SOLVE_INSTANCE_SM90(name, W, arithmetic, mixed, dim, activation)  \
-    INSTANCE(name, Solve, ProductsSm90<W>::THREADS, ProductsSm90<W>::BLOCKS)      \
-    SOLVE_WITH(ProductsSm90, W, arithmetic, mixed, dim, activation)
-#define OVER_POINTS_INSTANCE_SM90(name, W, arithmetic, dim, activation)   \
-    INSTANCE(name, OverPoints, ProductsSm90<W>::THREADS, ProductsSm90<W>::BLOCKS)  \
-    OVER_POINTS_WITH(ProductsSm90, W, arithmetic, dim, activation)
-
-#endif
+// For one decoder: the build (Products, or ProductsSm90 where that is there), its d, and the activation of all its hidden layers or ANY.
+#define SOLVE_INSTANCE(name, Build, W, arithmetic, mixed, dim, activation) \
+    INSTANCE(name, Solve, Build<W>::THREADS, Build<W>::BLOCKS)             \
+    SOLVE_WITH(Build, W, arithmetic, mixed, dim, activation)
+#define OVER_POINTS_INSTANCE(name, Build, W, arithmetic, dim, activation) \
+    INSTANCE(name, OverPoints, Build<W>::THREADS, Build<W>::BLOCKS)       \
+    OVER_POINTS_WITH(Build, W, arithmetic, dim, activation)
 
 #ifndef PULLBACK_AT_RUN_TIME // where every decoder gets its own, and these would take long to compile
 

@@ -179,13 +179,13 @@ impl Shape {
         };
         let activation = self.activation.map_or("ANY".into(), |a| a.name().to_ascii_uppercase());
         let (width, d) = (self.width, self.latent_dim);
-        let suffix = if self.build == Build::Warpgroup { "_SM90" } else { "" };
+        let products = if self.build == Build::Warpgroup { "ProductsSm90" } else { "Products" };
         let (solve, over) = (self.name("solve", self.precision), self.name("over_points", self.of_points()));
         let (of_solve, of_over) = (arithmetic(self.precision), arithmetic(self.of_points()));
         let mixed = self.precision == Precision::Mixed;
         format!(
-            "SOLVE_INSTANCE{suffix}({solve}, {width}, {of_solve}, {mixed}, {d}, {activation})\n\
-             OVER_POINTS_INSTANCE{suffix}({over}, {width}, {of_over}, {d}, {activation})\n"
+            "SOLVE_INSTANCE({solve}, {products}, {width}, {of_solve}, {mixed}, {d}, {activation})\n\
+             OVER_POINTS_INSTANCE({over}, {products}, {width}, {of_over}, {d}, {activation})\n"
         )
     }
 
