@@ -60,6 +60,13 @@ pub trait Scalar:
     #[doc(hidden)]
     const COS: &'static [Self];
 
+    /// Coefficients of atan(t)/t in t² for t ≤ tan(π/8), highest power first.
+    #[doc(hidden)]
+    const ATAN: &'static [Self];
+    /// Above this, e^x may be too large for a number.
+    #[doc(hidden)]
+    const EXP_MAX: Self;
+
     /// The nearest number of this type.
     fn from_f64(x: f64) -> Self;
     /// The same number in `f64`.
@@ -217,6 +224,7 @@ impl Scalar for f32 {
     );
 
     const EXP_MIN: f32 = -87.0;
+    const EXP_MAX: f32 = 88.0;
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
     const LN2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
     const PI: (f32, f32, f32) = (3.140_625, 9.675_026e-4, 1.509_958e-7);
@@ -228,6 +236,10 @@ impl Scalar for f32 {
         &[1.0 / 6_227_020_800.0, -1.0 / 39_916_800.0, 1.0 / 362_880.0, -1.0 / 5_040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0];
     const COS: &'static [f32] =
         &[1.0 / 479_001_600.0, -1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0];
+
+    // Chebyshev's, error 6e-10.
+    const ATAN: &'static [f32] =
+        &[-6.026_305e-2, 1.056_982_9e-1, -1.423_953_3e-1, 1.999_818_3e-1, -3.333_330_7e-1, 9.999_999_994e-1];
 
     /// W. Press et al., Numerical Recipes, `erfcc`: relative error of erfc below 1.2e-7.
     #[inline(always)]
@@ -266,6 +278,7 @@ impl Scalar for f64 {
     );
 
     const EXP_MIN: f64 = -708.0;
+    const EXP_MAX: f64 = 709.0;
     const ROUND: f64 = 6_755_399_441_055_744.0; // 1.5 · 2⁵²
     const LN2: (f64, f64) = (6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10);
     const PI: (f64, f64, f64) = (3.141_592_651_605_606, 1.984_187_147_918_703_4e-9, 1.144_237_745_221_966_4e-17);
@@ -329,6 +342,23 @@ impl Scalar for f64 {
         -1.0 / 720.0,
         1.0 / 24.0,
         -0.5,
+        1.0,
+    ];
+
+    // Chebyshev's, error 5e-20.
+    const ATAN: &'static [f64] = &[
+        0.015_113_765_096_600_925,
+        -0.033_387_824_501_211_95,
+        0.044_995_007_289_840_32,
+        -0.052_173_125_740_615_91,
+        0.058_768_340_046_141_61,
+        -0.066_662_052_599_765_26,
+        0.076_922_810_999_377_44,
+        -0.090_909_080_590_311_91,
+        0.111_111_110_853_221_09,
+        -0.142_857_142_853_297_1,
+        0.199_999_999_999_970_15,
+        -0.333_333_333_333_333_26,
         1.0,
     ];
 

@@ -75,7 +75,7 @@ fn metrics_and_energies_are_the_references() {
         (&[7, 512, 40, 512], &[20]),
     ];
     for (k, (widths, counts)) in networks.into_iter().enumerate() {
-        let activations = [Activation::ALL[(3 + 2 * k) % 12], Activation::ALL[(5 + k) % 12]];
+        let activations = [Activation::COMMON[(3 + 2 * k) % 12], Activation::COMMON[(5 + k) % 12]];
         let decoder = Random(k as u64).decoder(widths, activations[0], activations[1]);
         for device in kernels::generations() {
             let model = load(&device, &decoder, Tf32x3);

@@ -35,11 +35,23 @@ pub enum Activation {
     GeluTanh,
     /// sin x
     Sin,
+    /// x²
+    Square,
+    /// e^x: a standard deviation from its logarithm, say
+    Exp,
+    /// 1 / √x for x > 0: a standard deviation from a precision
+    Rsqrt,
+    /// 2 · arcsin √p of the probability p = 1 / (1 + e^−x): the Fisher–Rao metric of a Bernoulli law is the Euclidean one in it
+    SigmoidAngle,
+    /// p_k = e^(x_k) / Σ_j e^(x_j) over all outputs of the last layer
+    Softmax,
+    /// 2 · √p_k of the softmax p: the Fisher–Rao metric of a categorical law is the Euclidean one in it
+    SoftmaxAngle,
 }
 
 impl Activation {
     /// Every activation, in the order in which the documentation lists them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::Identity,
         Self::Relu,
         Self::LeakyRelu,
@@ -52,7 +64,24 @@ impl Activation {
         Self::Gelu,
         Self::GeluTanh,
         Self::Sin,
+        Self::Square,
+        Self::Exp,
+        Self::Rsqrt,
+        Self::SigmoidAngle,
+        Self::Softmax,
+        Self::SoftmaxAngle,
     ];
+
+    /// Those that stand behind any layer and grow no faster than their argument: the first of [`Activation::ALL`].
+    pub const COMMON: [Self; 12] = {
+        let mut common = [Self::Identity; 12];
+        let mut k = 0;
+        while k < common.len() {
+            common[k] = Self::ALL[k];
+            k += 1;
+        }
+        common
+    };
 
     /// The name used in files and on the command line.
     pub fn name(self) -> &'static str {
@@ -69,7 +98,23 @@ impl Activation {
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu_tanh",
             Self::Sin => "sin",
+            Self::Square => "square",
+            Self::Exp => "exp",
+            Self::Rsqrt => "rsqrt",
+            Self::SigmoidAngle => "sigmoid_angle",
+            Self::Softmax => "softmax",
+            Self::SoftmaxAngle => "softmax_angle",
         }
+    }
+
+    /// True where every output depends on one input alone; the others stand behind the last layer of a head only.
+    pub fn is_elementwise(self) -> bool {
+        !matches!(self, Self::Softmax | Self::SoftmaxAngle)
+    }
+
+    /// True where no output is 0 or negative, whatever the weights.
+    pub fn is_positive(self) -> bool {
+        matches!(self, Self::Sigmoid | Self::Softplus | Self::Exp | Self::Rsqrt | Self::Softmax)
     }
 
     /// True where the second derivative is zero almost everywhere.
