@@ -62,7 +62,7 @@ mod scalar;
 pub use cuda::array::DeviceArray;
 #[cfg(feature = "emulator")]
 pub use cuda::emulator::EmulatorOptions;
-pub use decoder::{Activation, Decoder, FileOptions, Head, Layer};
+pub use decoder::{Activation, Decoder, FileOptions, Geometry, Head, Layer, Likelihood};
 pub use device::{Device, DeviceProperties};
 pub use error::{Error, Result};
 pub use geodesic::{Geodesics, Options, Status};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::device::DeviceName;
+use crate::decoder::Likelihood;
 use crate::precision::Precision;
 
 const OVERVIEW: &str = "\
@@ -57,6 +58,19 @@ pub(super) struct FileArgs {
     /// Key prefixes of the decoder's heads, in order: --heads mean,std
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Decoder file")]
     pub heads: Vec<String>,
+    /// The heads are independent members of an ensemble: energies are expected ones
+    #[arg(long, help_heading = "Decoder file")]
+    pub ensemble: bool,
+    /// Fisher–Rao metric of outputs that are parameters of a law: bernoulli (sigmoid outputs), categorical (softmax) or gaussian
+    /// (two heads, means and standard deviations)
+    #[arg(long, value_name = "LAW", help_heading = "Geometry")]
+    pub fisher_rao: Option<Likelihood>,
+    /// Weights of the outputs, at least 0: .npy, [outputs]
+    #[arg(long, value_name = "FILE", help_heading = "Geometry")]
+    pub weights: Option<PathBuf>,
+    /// Adds ε times the identity to the metric, for decoders that do not use all of their latents
+    #[arg(long, value_name = "ε", allow_negative_numbers = true, help_heading = "Geometry")]
+    pub epsilon: Option<f64>,
 }
 
 /// Where and with what the work is done.

@@ -118,7 +118,6 @@ impl Reader {
 
     /// The whole array, which must be `[rows, columns]`, as `f32`.
     fn matrix(mut self) -> Result<Array2<f32>> {
-        let (float, big) = self.float()?;
         let &[rows, columns] = self.header.shape.as_slice() else {
             let advice = match self.header.shape.as_slice() {
                 [n] => format!("; for one point reshape it to [1, {n}]"),
@@ -127,15 +126,35 @@ impl Reader {
             return Err(self
                 .refuse(format!("expected an array [rows, latent dimension], found {:?}{advice}", self.header.shape)));
         };
+        let fortran = self.header.fortran;
+        let mut numbers = Vec::new();
+        self.each(|reader, at, value| {
+            let number = value as f32;
+            if !number.is_finite() {
+                let (row, column) = if fortran { (at % rows, at / rows) } else { (at / columns, at % columns) };
+                let expected = if value.is_finite() { "a number that float32 can hold" } else { "a finite number" };
+                let value = if value.is_finite() { format!("{value:e}") } else { value.to_string() };
+                return Err(reader.refuse(format!("row {row}, column {column}: expected {expected}, found {value}")));
+            }
+            numbers.push(number);
+            Ok(())
+        })?;
+        let shape = (rows, columns).set_f(fortran);
+        let array = Array2::from_shape_vec(shape, numbers).map_err(|e| self.refuse(e.to_string()))?;
+        Ok(if fortran { array.as_standard_layout().into_owned() } else { array })
+    }
+
+    /// Every number as it stands in the file, with its place.
+    fn each(&mut self, mut take: impl FnMut(&Self, usize, f64) -> Result<()>) -> Result<()> {
+        let (float, big) = self.float()?;
         let width = match float {
             Float::F16 => 2,
             Float::F32 => 4,
             Float::F64 => 8,
         };
         self.check_size(width)?;
-        let mut numbers = Vec::with_capacity(rows * columns);
         let mut bytes = [0; 8];
-        for at in 0..rows * columns {
+        for at in 0..self.header.shape.iter().product() {
             let bytes = &mut bytes[..width];
             self.file.read_exact(bytes).map_err(Error::io(&self.path))?;
             if big {
@@ -147,19 +166,9 @@ impl Reader {
                 (Float::F16, &[a, b]) => f64::from(f16::from_le_bytes([a, b])),
                 _ => 0.0,
             };
-            let number = value as f32;
-            if !number.is_finite() {
-                let (row, column) =
-                    if self.header.fortran { (at % rows, at / rows) } else { (at / columns, at % columns) };
-                let expected = if value.is_finite() { "a number that float32 can hold" } else { "a finite number" };
-                let value = if value.is_finite() { format!("{value:e}") } else { value.to_string() };
-                return Err(self.refuse(format!("row {row}, column {column}: expected {expected}, found {value}")));
-            }
-            numbers.push(number);
+            take(self, at, value)?;
         }
-        let shape = (rows, columns).set_f(self.header.fortran);
-        let array = Array2::from_shape_vec(shape, numbers).map_err(|e| self.refuse(e.to_string()))?;
-        Ok(if self.header.fortran { array.as_standard_layout().into_owned() } else { array })
+        Ok(())
     }
 
     /// Row `index` along the first axis of one of our own arrays: C order, `T` as [`Number::DESCR`] names it.
@@ -225,6 +234,24 @@ pub(super) fn read_latents(path: &Path, latent_dim: usize) -> Result<Array2<f32>
         return Err(reader.refuse(format!("expected an array [rows, {latent_dim}], found a single number")));
     }
     reader.matrix()
+}
+
+/// Numbers `[outputs]` from a file: a float type, either byte order.
+///
+/// # Errors
+///
+/// Where the file cannot be read or holds an array of another rank.
+pub(super) fn read_weights(path: &Path) -> Result<Vec<f64>> {
+    let mut reader = Reader::open(path)?;
+    if reader.shape().len() != 1 {
+        return Err(reader.refuse(format!("expected an array [outputs] of weights, found {:?}", reader.shape())));
+    }
+    let mut numbers = Vec::new();
+    reader.each(|_, _, value| {
+        numbers.push(value);
+        Ok(())
+    })?;
+    Ok(numbers)
 }
 
 /// A number that is written to and read from result files.

@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::args::{FileArgs, PrintArgs};
-use crate::decoder::{Activation, Decoder, FileOptions, Head};
+use super::npy::read_weights;
+use crate::decoder::{Activation, Decoder, FileOptions, Head, Likelihood};
 use crate::error::{Error, Result};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -39,7 +40,7 @@ impl FileArgs {
         let parse = |option: &str, name: &str| {
             name.parse::<Activation>().map_err(|e| Error::Decoder(format!("--{option}: {e}")))
         };
-        let mut options = FileOptions { heads: self.heads.clone(), ..FileOptions::default() };
+        let mut options = FileOptions { heads: self.heads.clone(), ensemble: self.ensemble, ..FileOptions::default() };
         options.activation = self.activation.as_deref().map(|name| parse("activation", name)).transpose()?;
         for output in &self.output {
             match output.split_once('=') {
@@ -52,7 +53,15 @@ impl FileArgs {
 
     /// For the record, so that the decoder can be opened again.
     pub fn record(&self) -> Value {
-        json!({ "activation": self.activation, "output": self.output, "heads": self.heads })
+        json!({
+            "activation": self.activation,
+            "output": self.output,
+            "heads": self.heads,
+            "ensemble": self.ensemble,
+            "fisher_rao": self.fisher_rao.map(Likelihood::name),
+            "weights": self.weights.as_deref().map(absolute),
+            "epsilon": self.epsilon,
+        })
     }
 
     /// Reads what [`FileArgs::record`] wrote.
@@ -67,6 +76,10 @@ impl FileArgs {
             activation: record["activation"].as_str().map(str::to_owned),
             output: list(&record["output"]),
             heads: list(&record["heads"]),
+            ensemble: record["ensemble"].as_bool().unwrap_or(false),
+            fisher_rao: record["fisher_rao"].as_str().and_then(|name| name.parse().ok()),
+            weights: record["weights"].as_str().map(Into::into),
+            epsilon: record["epsilon"].as_f64(),
         }
     }
 
@@ -87,7 +100,19 @@ impl FileArgs {
                 )));
             }
         }
-        Ok(decoder)
+        self.measure(decoder)
+    }
+
+    /// The decoder with the metric that was asked for.
+    fn measure(&self, mut decoder: Decoder) -> Result<Decoder> {
+        if let Some(likelihood) = self.fisher_rao {
+            decoder = decoder.fisher_rao(likelihood)?;
+        }
+        if let Some(path) = &self.weights {
+            let weights = read_weights(path)?;
+            decoder = decoder.weighted(&weights).map_err(|error| Error::file(path, error.to_string()))?;
+        }
+        decoder.regularised(self.epsilon.unwrap_or(0.0))
     }
 }
 

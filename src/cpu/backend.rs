@@ -3,10 +3,11 @@
 use super::activation::Order;
 use super::curve::{Curve, Need, Span, curve_size, tiles};
 use super::decode::DecodeScratch;
-use super::energy::{LineariseScratch, clear, evaluate, gradient, linearise};
-use super::gram::chord_sums;
+use super::energy::{LineariseScratch, chord_sums, clear, evaluate, gradient, linearise};
+use super::ensemble;
 use super::network::Network;
 use super::step::{Solver, System};
+use crate::decoder::Geometry;
 use crate::error::Result;
 use crate::geodesic::Status;
 use crate::geodesic::backend::{Backend, Finished, Initial};
@@ -72,7 +73,7 @@ impl<'a, T: Scalar> CpuBackend<'a, T> {
     /// Energy and length of the values at hand, the energy divided by N.
     fn chords(&self, k: usize) -> (f64, f64) {
         let (curve, width) = (&self.curves[k], self.network.data_dim);
-        let (squares, length) = chord_sums(width, &curve.values[..(curve.segments + 1) * width]);
+        let (squares, length) = chord_sums(self.network, &curve.values[..(curve.segments + 1) * width]);
         (0.5 * squares, length)
     }
 
@@ -211,7 +212,11 @@ impl<T: Scalar> Backend for CpuBackend<'_, T> {
             match curve.need {
                 Need::Linearise => clear(curve),
                 Need::Gradient => curve.gradient.fill(T::ZERO),
-                _ => {}
+                _ => continue,
+            }
+            if let Geometry::Ensemble(members) = self.network.geometry {
+                let (width, stride) = (self.network.chains[0].outputs(), self.network.data_dim);
+                ensemble::means(members, width, stride, &curve.values, &mut curve.means);
             }
         }
         for newton in [false, true] {

@@ -1,7 +1,7 @@
 //! One curve in work: its points, what was computed along it, and where its search stands.
 
 use super::network::Network;
-use crate::decoder::Activation;
+use crate::decoder::{Activation, Geometry};
 use crate::geodesic::policy::{LEVELS, Progress};
 use crate::scalar::Scalar;
 
@@ -35,6 +35,8 @@ pub(crate) struct Curve<T> {
     pub trial: Vec<T>,
     /// f along the trial, `[N + 1, D]`.
     pub values: Vec<T>,
+    /// Of an ensemble: the members' mean along the curve, `[N + 1, outputs]`, as its linearisation needs it.
+    pub means: Vec<T>,
     /// φ' along the trial, `[N + 1, outputs]` for every layer; empty where φ is the identity.
     pub first: Vec<Vec<T>>,
     /// φ'', likewise; empty where φ'' = 0.
@@ -72,6 +74,10 @@ impl<T: Scalar> Curve<T> {
             points: zeros(points * d),
             trial: zeros(points * d),
             values: zeros(points * network.data_dim),
+            means: match network.geometry {
+                Geometry::Ensemble(_) => zeros(points * network.chains[0].outputs()),
+                _ => Vec::new(),
+            },
             first: jet(|a| a != Activation::Identity),
             second: jet(|a| !a.is_piecewise_linear()),
             gram: zeros(inner * d * d),

@@ -1,6 +1,6 @@
 //! The decoder's forward pass: f(z) for rows of latents.
 
-use super::activation::{Order, activate};
+use super::activation::Order;
 use super::network::{Chain, Dense, Network, with_spare_row};
 use crate::scalar::Scalar;
 
@@ -52,7 +52,7 @@ pub(crate) fn decode<T: Scalar>(network: &Network<T>, latents: &[T], values: &mu
         network,
         rows,
         scratch,
-        |_, layer, products| activate(layer.activation, Order::Value, &layer.bias, products, &mut [], &mut []),
+        |_, layer, products| layer.activate(Order::Value, products, &mut [], &mut []),
         |chain, outputs| store(network, chain, outputs, values),
     );
 }

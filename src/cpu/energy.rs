@@ -7,14 +7,41 @@
 //! S = Σ_l T_l · diag(λ_l ∘ φ''(h_l)) · T_lᵀ        λ_l = ∂(r · f)/∂a_l, one adjoint row through the layers
 //! ```
 
-use super::activation::{Order, activate};
+use super::activation::Order;
 use super::curve::{Curve, Span};
 use super::decode::{DecodeScratch, forward};
-use super::gram::{add_gram, add_products, add_weighted_gram};
-use super::jacobian::{Tangents, push_forward, scale_rows};
+use super::gram::{self, add_gram, add_products};
+use super::jacobian::{Tangents, push_forward};
 use super::network::{Chain, Dense, Network, with_spare_row};
 use super::simd::vectorised;
+use super::{ensemble, gaussian};
+use crate::decoder::Geometry;
 use crate::scalar::Scalar;
+
+/// Σ_i e_i and Σ_i √e_i over the squared chords e_i between neighbouring rows of `values` `[points, D]`.
+pub(crate) fn chord_sums<T: Scalar>(network: &Network<T>, values: &[T]) -> (f64, f64) {
+    let (stride, width) = (network.data_dim, network.chains[0].outputs());
+    let mut squares = vec![0.0; (values.len() / stride).saturating_sub(1)];
+    let apart = match network.geometry {
+        Geometry::Euclidean => return gram::chord_sums(stride, values),
+        Geometry::Ensemble(members) => {
+            ensemble::add_chords(members, width, stride, values, &mut squares);
+            members * width
+        }
+        Geometry::Gaussian => {
+            gaussian::add_chords(width, stride, values, &mut squares);
+            2 * width
+        }
+    };
+    if apart < stride {
+        for (square, (a, b)) in
+            squares.iter_mut().zip(values.chunks_exact(stride).zip(values.chunks_exact(stride).skip(1)))
+        {
+            *square += ensemble::distance(&a[apart..], &b[apart..]);
+        }
+    }
+    (squares.iter().sum(), squares.iter().map(|e| e.sqrt()).sum())
+}
 
 /// f, and φ' and φ'' as far as `order` asks, along the trials of a tile's curves.
 pub(crate) fn evaluate<T: Scalar>(
@@ -50,7 +77,7 @@ pub(crate) fn evaluate<T: Scalar>(
                 let part = |wanted: bool| if wanted { points.clone() } else { 0..0 };
                 let (p1, p2) = (part(order >= Order::First), part(order == Order::Second));
                 let products = &mut products[span.rows(layer.outputs)];
-                activate(layer.activation, order, &layer.bias, products, &mut first[p1], &mut second[p2]);
+                layer.activate(order, products, &mut first[p1], &mut second[p2]);
             }
         },
         |chain, outputs| {
@@ -70,16 +97,23 @@ pub(crate) struct LineariseScratch<T> {
     adjoints: [Vec<T>; 2],
     /// J of the last point of the tile before, `[d, outputs]` for every head.
     halo: Vec<T>,
+    /// Of an ensemble: Σ_c J_c / √M, `[points · d, outputs]`, and that of the last point of the tile before.
+    average: Vec<T>,
+    average_halo: Vec<T>,
     row: Vec<T>,
 }
 
 impl<T: Scalar> LineariseScratch<T> {
     pub fn new(network: &Network<T>, points: usize, gradient_points: usize) -> Self {
         let adjoint = || with_spare_row(points.max(gradient_points), network.widest);
+        let averaged = matches!(network.geometry, Geometry::Ensemble(_));
+        let average = if averaged { network.latent_dim * network.chains[0].outputs() } else { 0 };
         Self {
             tangents: Tangents::new(network, points),
             adjoints: [adjoint(), adjoint()],
             halo: vec![T::ZERO; network.latent_dim * network.data_dim],
+            average: vec![T::ZERO; points * average],
+            average_halo: vec![T::ZERO; average],
             row: vec![T::ZERO; 2 * network.widest],
         }
     }
@@ -104,28 +138,40 @@ pub(crate) fn linearise<T: Scalar>(
 ) {
     let d = network.latent_dim;
     let points = tile.last().map_or(0, |span| span.row + span.count);
+    scratch.average.fill(T::ZERO);
     for chain in &network.chains {
         push_forward(chain, points, d, &mut scratch.tangents, |number, pre, post| {
-            let width = chain.layers[number - chain.first_layer].outputs;
+            let layer = &chain.layers[number - chain.first_layer];
             for span in tile {
                 let first = &curves[span.curve].first[number];
-                let first = if first.is_empty() { &[][..] } else { &first[span.points(width)] };
-                let rows = span.rows(d * width);
-                scale_rows(d, width, first, &pre[rows.clone()], &mut post[rows]);
+                let first = if first.is_empty() { &[][..] } else { &first[span.points(layer.outputs)] };
+                let rows = span.rows(d * layer.outputs);
+                layer.push_forward(d, first, &pre[rows.clone()], &mut post[rows]);
             }
         });
         for span in tile {
             residuals(network, chain, span, &curves[span.curve], &mut scratch.adjoints[0]);
-            banded_products(network, chain, span, &mut curves[span.curve], scratch);
+            own_products(network, chain, span, &mut curves[span.curve], scratch);
         }
-        if let Some(last) = tile.last() {
-            let end = (last.row + last.count) * d * chain.outputs();
-            let halo = &mut scratch.halo[d * chain.output_offset..d * (chain.output_offset + chain.outputs())];
-            halo.copy_from_slice(&scratch.tangents.post[end - halo.len()..end]);
+        let (width, offset) = (chain.outputs(), chain.output_offset);
+        let rows = points * d * width;
+        if network.member(chain).is_some() {
+            for (sum, &t) in scratch.average.iter_mut().zip(&scratch.tangents.post[..rows]) {
+                *sum += t;
+            }
+        } else {
+            let halo = &mut scratch.halo[d * offset..d * (offset + width)];
+            neighbour_products(d, width, tile, &scratch.tangents.post[..rows], halo, curves);
         }
         if newton {
             curvatures(network, chain, tile, points, curves, scratch);
         }
+    }
+    if let Geometry::Ensemble(members) = network.geometry {
+        let (width, factor) = (network.chains[0].outputs(), T::from_f64((members as f64).sqrt().recip()));
+        let average = &mut scratch.average[..points * d * width];
+        average.iter_mut().for_each(|t| *t = *t * factor);
+        neighbour_products(d, width, tile, average, &mut scratch.average_halo, curves);
     }
 }
 
@@ -146,9 +192,8 @@ pub(crate) fn gradient<T: Scalar>(
         for (k, layer) in chain.layers.iter().enumerate().rev() {
             for span in tile {
                 let first = &curves[span.curve].first[chain.first_layer + k];
-                if !first.is_empty() {
-                    multiply(&mut adjoints[0][span.rows(layer.outputs)], &first[span.points(layer.outputs)]);
-                }
+                let first = if first.is_empty() { &[][..] } else { &first[span.points(layer.outputs)] };
+                layer.pull_back(first, &mut adjoints[0][span.rows(layer.outputs)]);
             }
             let [from, to] = &mut *adjoints;
             layer.backward(points, from, to);
@@ -164,10 +209,22 @@ pub(crate) fn gradient<T: Scalar>(
     }
 }
 
-/// r_i of one head's outputs into `out` `[points, outputs]`.
+/// r_i of one head's outputs into `out` `[points, outputs]`: half the gradient of the squared chords to both neighbours.
 fn residuals<T: Scalar>(network: &Network<T>, chain: &Chain<T>, span: &Span, curve: &Curve<T>, out: &mut [T]) {
     let (stride, width, offset) = (network.data_dim, chain.outputs(), chain.output_offset);
     let out = &mut out[span.rows(width)];
+    if let Some(member) = network.member(chain) {
+        let means = &curve.means[(span.first - 1) * width..(span.first + span.count + 1) * width];
+        ensemble::residuals(member, width, stride, &curve.values[span.points(stride)], means, out);
+        return;
+    }
+    if let Some(is_std) = network.is_std(chain) {
+        for (i, out) in (span.first..).zip(out.chunks_exact_mut(width)) {
+            let row = |i: usize| &curve.values[i * stride..(i + 1) * stride];
+            gaussian::residual(width, is_std, row(i - 1), row(i), row(i + 1), out);
+        }
+        return;
+    }
     vectorised(
         #[inline(always)]
         || {
@@ -182,29 +239,48 @@ fn residuals<T: Scalar>(network: &Network<T>, chain: &Chain<T>, span: &Span, cur
     );
 }
 
-/// J r, J Jᵀ and the products with the point before, added to the curve's blocks.
-fn banded_products<T: Scalar>(
+/// J r and J Jᵀ, added to the curve's gradient and blocks. Tangents of means and standard deviations are divided by those.
+fn own_products<T: Scalar>(
     network: &Network<T>,
     chain: &Chain<T>,
     span: &Span,
     curve: &mut Curve<T>,
-    scratch: &LineariseScratch<T>,
+    scratch: &mut LineariseScratch<T>,
 ) {
     let (d, width) = (network.latent_dim, chain.outputs());
-    let jacobians = &scratch.tangents.post[span.rows(d * width)];
+    let jacobians = &mut scratch.tangents.post[span.rows(d * width)];
     let residuals = &scratch.adjoints[0][span.rows(width)];
-    let Curve { gram, off, gradient, .. } = curve;
     let first = span.first - 1;
-    add_gram(width, d, jacobians, &mut gram[first * d * d..(first + span.count) * d * d]);
-    add_products(width, (1, residuals), (d, jacobians), &mut gradient[first * d..(first + span.count) * d]);
-    // Products of a point with the one before: across the border of a tile, from the halo.
-    if first > 0 {
-        let halo = &scratch.halo[d * chain.output_offset..d * (chain.output_offset + width)];
-        add_products(width, (d, halo), (d, &jacobians[..d * width]), &mut off[(first - 1) * d * d..first * d * d]);
+    let gradient = &mut curve.gradient[first * d..(first + span.count) * d];
+    add_products(width, (1, residuals), (d, jacobians), gradient);
+    if let Some(is_std) = network.is_std(chain) {
+        let stride = network.data_dim;
+        gaussian::normalise(d, width, stride, is_std, &curve.values[span.points(stride)], jacobians);
     }
-    let inside = (span.count - 1) * d;
-    let (before, after) = (&jacobians[..inside * width], &jacobians[d * width..]);
-    add_products(width, (d, before), (d, after), &mut off[first * d * d..first * d * d + inside * d]);
+    add_gram(width, d, jacobians, &mut curve.gram[first * d * d..(first + span.count) * d * d]);
+}
+
+/// Products of every point's tangents `[points · d, width]` with those of the point before, added to the curves' blocks. `halo` holds
+/// the tangents of the last point of the tile before, and then of this one.
+fn neighbour_products<T: Scalar>(
+    d: usize,
+    width: usize,
+    tile: &[Span],
+    tangents: &[T],
+    halo: &mut [T],
+    curves: &mut [Curve<T>],
+) {
+    for span in tile {
+        let (jacobians, off) = (&tangents[span.rows(d * width)], &mut curves[span.curve].off);
+        let first = span.first - 1;
+        if first > 0 {
+            add_products(width, (d, halo), (d, &jacobians[..d * width]), &mut off[(first - 1) * d * d..first * d * d]);
+        }
+        let inside = (span.count - 1) * d;
+        let (before, after) = (&jacobians[..inside * width], &jacobians[d * width..]);
+        add_products(width, (d, before), (d, after), &mut off[first * d * d..first * d * d + inside * d]);
+    }
+    halo.copy_from_slice(&tangents[tangents.len() - halo.len()..]);
 }
 
 /// The adjoint pass: S of every layer, from the outputs back to the first.
@@ -227,7 +303,7 @@ fn curvatures<T: Scalar>(
             let (first, second) = (&first[number][p1], &mut second[number][p2]);
             let adjoint = &mut adjoints[0][span.rows(width)];
             let pre = &tangents.pre[k][span.rows(d * width)];
-            pull_back(d, width, pre, first, second, adjoint, row, &mut curvature[(span.first - 1) * d * d..]);
+            layer.pull_back_twice(d, pre, first, second, adjoint, row, &mut curvature[(span.first - 1) * d * d..]);
         }
         if k > 0 {
             let [from, to] = &mut *adjoints;
@@ -235,18 +311,6 @@ fn curvatures<T: Scalar>(
             adjoints.swap(0, 1);
         }
     }
-}
-
-/// `out[i] *= by[i]`.
-fn multiply<T: Scalar>(out: &mut [T], by: &[T]) {
-    vectorised(
-        #[inline(always)]
-        || {
-            for (o, &b) in out.iter_mut().zip(by) {
-                *o *= b;
-            }
-        },
-    );
 }
 
 /// Room for [`adjoint_hessians`].
@@ -290,13 +354,13 @@ pub(crate) fn adjoint_hessians<T: Scalar>(
     let keep = |number: usize, layer: &Dense<T>, products: &mut [T]| {
         let length = products.len();
         let (first, second) = (&mut first[number][..length], &mut second[number][..length]);
-        activate(layer.activation, Order::Second, &layer.bias, products, first, second);
+        layer.activate(Order::Second, products, first, second);
     };
     forward(network, points, decode, keep, |_, _| {});
     for chain in &network.chains {
         push_forward(chain, points, d, tangents, |number, pre, post| {
-            let width = chain.layers[number - chain.first_layer].outputs;
-            scale_rows(d, width, &first[number][..points * width], pre, post);
+            let layer = &chain.layers[number - chain.first_layer];
+            layer.push_forward(d, &first[number][..points * layer.outputs], pre, post);
         });
         let width = chain.outputs();
         let weights = rows.chunks_exact(d + data_dim).map(|row| &row[d + chain.output_offset..][..width]);
@@ -307,35 +371,12 @@ pub(crate) fn adjoint_hessians<T: Scalar>(
             let (width, number) = (layer.outputs, chain.first_layer + k);
             let adjoint = &mut adjoints[0][..points * width];
             let (first, second) = (&first[number][..points * width], &mut second[number][..points * width]);
-            pull_back(d, width, &tangents.pre[k], first, second, adjoint, row, out);
+            layer.pull_back_twice(d, &tangents.pre[k], first, second, adjoint, row, out);
             if k > 0 {
                 let [from, to] = &mut *adjoints;
                 layer.backward(points, from, to);
                 adjoints.swap(0, 1);
             }
         }
-    }
-}
-
-/// One layer of the adjoint pass: from ∂(r · f)/∂a to ∂(r · f)/∂h in `adjoint`, with T · diag(∂(r · f)/∂a ∘ φ'') · Tᵀ added to `out`.
-///
-/// φ'' is used up. `first` and `second` are empty where they are constant.
-#[allow(clippy::too_many_arguments)] // one row of arrays per name in the formula
-fn pull_back<T: Scalar>(
-    d: usize,
-    width: usize,
-    pre: &[T],
-    first: &[T],
-    second: &mut [T],
-    adjoint: &mut [T],
-    row: &mut [T],
-    out: &mut [T],
-) {
-    if !second.is_empty() {
-        multiply(second, adjoint);
-        add_weighted_gram(width, d, pre, second, row, out);
-    }
-    if !first.is_empty() {
-        multiply(adjoint, first);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! T_1 = W_1 for every point, U_l = φ'(h_l) ∘ T_l, T_{l+1} = W_{l+1} U_l; the Jacobian is U of the last layer.
 
-use super::activation::{Order, activate};
-use super::decode::{DecodeScratch, forward};
+use super::activation::Order;
+use super::decode::{DecodeScratch, forward, store};
 use super::network::{Chain, Dense, Network, with_spare_row};
 use super::simd::vectorised;
 use crate::scalar::Scalar;
@@ -90,6 +90,8 @@ pub(crate) struct JacobianScratch<T> {
     tangents: Tangents<T>,
     /// φ' of every layer.
     first: Vec<Vec<T>>,
+    /// f, `[points, D]`.
+    values: Vec<T>,
 }
 
 impl<T: Scalar> JacobianScratch<T> {
@@ -98,31 +100,33 @@ impl<T: Scalar> JacobianScratch<T> {
             decode: DecodeScratch::new(network, points),
             tangents: Tangents::new(network, points),
             first: network.layers().map(|l| vec![T::ZERO; points * l.outputs]).collect(),
+            values: vec![T::ZERO; points * network.data_dim],
         }
     }
 }
 
-/// Jacobians at `latents` `[points, d]`; `output` gets each head with its columns `[points · d, outputs]`.
+/// Jacobians at `latents` `[points, d]`; `output` gets each head with f `[points, D]` and its columns `[points · d, outputs]`.
 pub(crate) fn jacobians<T: Scalar>(
     network: &Network<T>,
     latents: &[T],
     scratch: &mut JacobianScratch<T>,
-    mut output: impl FnMut(&Chain<T>, &[T]),
+    mut output: impl FnMut(&Chain<T>, &[T], &mut [T]),
 ) {
     let d = network.latent_dim;
     let points = latents.len() / d;
-    let JacobianScratch { decode, tangents, first } = scratch;
+    let JacobianScratch { decode, tangents, first, values } = scratch;
+    let values = &mut values[..points * network.data_dim];
     decode.latents()[..latents.len()].copy_from_slice(latents);
     let keep = |number: usize, layer: &Dense<T>, products: &mut [T]| {
         let first = &mut first[number][..products.len()];
-        activate(layer.activation, Order::First, &layer.bias, products, first, &mut []);
+        layer.activate(Order::First, products, first, &mut []);
     };
-    forward(network, points, decode, keep, |_, _| {});
+    forward(network, points, decode, keep, |chain, outputs| store(network, chain, outputs, values));
     for chain in &network.chains {
         push_forward(chain, points, d, tangents, |number, pre, post| {
-            let width = chain.layers[number - chain.first_layer].outputs;
-            scale_rows(d, width, &first[number][..points * width], pre, post);
+            let layer = &chain.layers[number - chain.first_layer];
+            layer.push_forward(d, &first[number][..points * layer.outputs], pre, post);
         });
-        output(chain, &tangents.post[..points * d * chain.outputs()]);
+        output(chain, values, &mut tangents.post[..points * d * chain.outputs()]);
     }
 }

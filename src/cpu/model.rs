@@ -4,8 +4,9 @@ use rayon::prelude::*;
 
 use super::backend::CpuBackend;
 use super::decode::{DecodeScratch, decode};
-use super::energy::{AdjointScratch, adjoint_hessians};
-use super::gram::{add_gram, chord_sums};
+use super::energy::{AdjointScratch, adjoint_hessians, chord_sums};
+use super::gaussian;
+use super::gram::add_gram;
 use super::jacobian::{JacobianScratch, jacobians};
 use super::network::Network;
 use crate::decoder::Decoder;
@@ -27,7 +28,7 @@ pub(crate) struct CpuModel<T> {
 
 impl<T: Scalar> CpuModel<T> {
     pub fn new(decoder: &Decoder) -> Self {
-        Self { original: Network::new(decoder), compressed: Network::new(&decoder.compressed()) }
+        Self { original: Network::new(decoder), compressed: Network::new(&decoder.normalised()) }
     }
 
     /// `[P, d]` to `[P, D]`.
@@ -50,7 +51,7 @@ impl<T: Scalar> CpuModel<T> {
             d * width,
             |rows| JacobianScratch::new(network, rows),
             |scratch, latents, out| {
-                jacobians(network, latents, scratch, |chain, tangents| {
+                jacobians(network, latents, scratch, |chain, _, tangents| {
                     let (outputs, offset) = (chain.outputs(), chain.output_offset);
                     for (from, to) in tangents.chunks_exact(outputs).zip(out.chunks_exact_mut(width)) {
                         to[offset..offset + outputs].copy_from_slice(from);
@@ -69,7 +70,10 @@ impl<T: Scalar> CpuModel<T> {
             d * d,
             |rows| JacobianScratch::new(network, rows),
             |scratch, latents, out| {
-                jacobians(network, latents, scratch, |chain, tangents| {
+                jacobians(network, latents, scratch, |chain, values, tangents| {
+                    if let Some(is_std) = network.is_std(chain) {
+                        gaussian::normalise(d, chain.outputs(), network.data_dim, is_std, values, tangents);
+                    }
                     add_gram(chain.outputs(), d, tangents, out);
                 });
             },
@@ -99,7 +103,7 @@ impl<T: Scalar> CpuModel<T> {
                 || (DecodeScratch::new(network, points), vec![T::ZERO; points * network.data_dim]),
                 |(scratch, values), curve| {
                     decode(network, curve, values, scratch);
-                    chord_sums(network.data_dim, values)
+                    chord_sums(network, values)
                 },
             )
             .collect()

@@ -2,8 +2,13 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use ndarray::Array1;
 
-use crate::decoder::{Activation, Decoder, Head, Layer};
+use super::activation::{Order, activate};
+use super::jacobian::scale_rows;
+use super::simd::vectorised;
+use super::{gram, softmax};
+use crate::decoder::{Activation, Decoder, Geometry, Head, Layer};
 use crate::scalar::Scalar;
 
 /// One linear layer with its activation.
@@ -14,17 +19,82 @@ pub(crate) struct Dense<T> {
     pub inputs: usize,
     pub outputs: usize,
     pub activation: Activation,
+    /// Multiplied into φ, `[outputs]`; empty for 1.
+    pub scale: Vec<T>,
 }
 
 impl<T: Scalar> Dense<T> {
-    fn new(layer: &Layer) -> Self {
+    fn new(layer: &Layer, scale: Option<&Array1<f64>>) -> Self {
         Self {
+            scale: scale.into_iter().flatten().map(|&s| T::from_f64(s)).collect(),
             weight: layer.weight.iter().map(|&w| T::from_f64(w)).collect(),
             bias: layer.bias.iter().map(|&b| T::from_f64(b)).collect(),
             inputs: layer.inputs(),
             outputs: layer.outputs(),
             activation: layer.activation,
         }
+    }
+
+    /// Adds the bias to the products W a in `pre` `[rows, outputs]`, replaces them by φ, and writes φ' and φ'' as far as `order` asks:
+    /// see [`activate`].
+    pub fn activate(&self, order: Order, pre: &mut [T], first: &mut [T], second: &mut [T]) {
+        activate(self.activation, order, &self.bias, pre, first, second);
+        if self.scale.is_empty() {
+            return;
+        }
+        multiply_rows(pre, &self.scale);
+        if self.activation.is_elementwise() {
+            multiply_rows(first, &self.scale);
+            multiply_rows(second, &self.scale);
+        }
+    }
+
+    /// `rows` tangents a point through φ: from `pre` to `post`, both `[points, rows, outputs]`, with φ' `[points, outputs]` from
+    /// [`Dense::activate`] (empty where it is 1).
+    pub fn push_forward(&self, rows: usize, first: &[T], pre: &[T], post: &mut [T]) {
+        if self.activation.is_elementwise() {
+            scale_rows(rows, self.outputs, first, pre, post);
+        } else {
+            softmax::scale_rows(self.activation, rows, self.outputs, first, pre, post);
+            multiply_rows(post, &self.scale);
+        }
+    }
+
+    /// From ∂(r · f)/∂a to ∂(r · f)/∂h in `adjoint` `[points, outputs]`.
+    pub fn pull_back(&self, first: &[T], adjoint: &mut [T]) {
+        if !self.activation.is_elementwise() {
+            multiply_rows(adjoint, &self.scale);
+            softmax::multiply(self.activation, self.outputs, first, adjoint);
+        } else if !first.is_empty() {
+            multiply(adjoint, first);
+        }
+    }
+
+    /// The same with T · diag(∂(r · f)/∂a ∘ φ'') · Tᵀ added to `out` `[points, d, d]`, for tangents T in `pre`.
+    ///
+    /// φ'' is used up; it is empty where it is 0. `row` is room for two rows.
+    #[allow(clippy::too_many_arguments)] // one row of arrays per name in the formula
+    pub fn pull_back_twice(
+        &self,
+        d: usize,
+        pre: &[T],
+        first: &[T],
+        second: &mut [T],
+        adjoint: &mut [T],
+        row: &mut [T],
+        out: &mut [T],
+    ) {
+        if !self.activation.is_elementwise() {
+            multiply_rows(adjoint, &self.scale);
+            softmax::add_curvature(self.activation, d, self.outputs, pre, first, adjoint, second, row, out);
+            softmax::multiply(self.activation, self.outputs, first, adjoint);
+            return;
+        }
+        if !second.is_empty() {
+            multiply(second, adjoint);
+            gram::add_weighted_gram(self.outputs, d, pre, second, row, out);
+        }
+        self.pull_back(first, adjoint);
     }
 
     /// `output[r] = W · input[r]` for every row: `[rows, inputs]` to `[rows, outputs]`.
@@ -37,6 +107,25 @@ impl<T: Scalar> Dense<T> {
     pub fn backward(&self, rows: usize, input: &[T], output: &mut [T]) {
         let weight = MatRef::from_row_major_slice(&self.weight, self.outputs, self.inputs);
         product(rows, input, weight, output);
+    }
+}
+
+/// `out[i] *= by[i]`.
+pub(crate) fn multiply<T: Scalar>(out: &mut [T], by: &[T]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (o, &b) in out.iter_mut().zip(by) {
+                *o *= b;
+            }
+        },
+    );
+}
+
+/// Every row of `out` times `by`; nothing where `by` is empty.
+fn multiply_rows<T: Scalar>(out: &mut [T], by: &[T]) {
+    if !by.is_empty() {
+        out.chunks_exact_mut(by.len()).for_each(|row| multiply(row, by));
     }
 }
 
@@ -88,13 +177,18 @@ pub(crate) struct Network<T> {
     pub data_dim: usize,
     /// The widest layer, the latent and the data space included.
     pub widest: usize,
+    /// How chords between outputs are measured. Of an ensemble, the members' outputs are divided by √M where it matters.
+    pub geometry: Geometry,
 }
 
 impl<T: Scalar> Network<T> {
     pub fn new(decoder: &Decoder) -> Self {
         let (mut output_offset, mut first_layer) = (0, 0);
         let chain = |head: &Head| {
-            let chain = Chain { layers: head.layers().iter().map(Dense::new).collect(), output_offset, first_layer };
+            let last = head.layers().len() - 1;
+            let layers = head.layers().iter().enumerate();
+            let layers = layers.map(|(k, layer)| Dense::new(layer, head.scale().filter(|_| k == last))).collect();
+            let chain = Chain { layers, output_offset, first_layer };
             output_offset += head.data_dim();
             first_layer += head.layers().len();
             chain
@@ -105,8 +199,22 @@ impl<T: Scalar> Network<T> {
             latent_dim: decoder.latent_dim(),
             data_dim: output_offset,
             widest: widths.max().unwrap_or(0).max(decoder.latent_dim()).max(output_offset),
+            geometry: decoder.geometry(),
             chains,
         }
+    }
+
+    /// Which member of an ensemble a head is.
+    pub fn member(&self, chain: &Chain<T>) -> Option<usize> {
+        let member = chain.output_offset / chain.outputs();
+        matches!(self.geometry, Geometry::Ensemble(members) if chain.output_offset < members * self.chains[0].outputs())
+            .then_some(member)
+    }
+
+    /// Of a head of means, `Some(false)`; of one of standard deviations, `Some(true)`; where chords are Euclidean, `None`.
+    pub fn is_std(&self, chain: &Chain<T>) -> Option<bool> {
+        let width = self.chains[0].outputs();
+        (self.geometry == Geometry::Gaussian && chain.output_offset < 2 * width).then_some(chain.output_offset > 0)
     }
 
     /// Every layer with its number.

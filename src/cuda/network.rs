@@ -212,7 +212,7 @@ impl DeviceNetwork {
 
 /// The host's numbers of a decoder: as it is, and compressed.
 pub(crate) fn host_networks(decoder: &Decoder) -> [HostNetwork<f32>; 2] {
-    [HostNetwork::new(decoder), HostNetwork::new(&decoder.compressed())]
+    [HostNetwork::new(decoder), HostNetwork::new(&decoder.normalised())]
 }
 
 #[cfg(all(test, feature = "cuda"))]

@@ -3,13 +3,17 @@
 mod activation;
 mod batch_norm;
 mod compress;
+mod ensemble;
 mod file;
+mod information;
+mod rbf;
 mod surfaces;
 
 pub use activation::Activation;
 pub use file::FileOptions;
+pub use information::Likelihood;
 
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, Axis};
 
 use crate::error::{Error, Result};
 
@@ -41,6 +45,8 @@ impl Layer {
 pub struct Head {
     name: String,
     layers: Vec<Layer>,
+    /// Multiplied into the outputs; `None` where it is 1.
+    scale: Option<Array1<f64>>,
 }
 
 impl Head {
@@ -76,6 +82,12 @@ impl Head {
                     ),
                 );
             }
+            if !layer.activation.is_elementwise() && k + 1 < layers.len() {
+                return refuse(
+                    k,
+                    format!("expected {} behind the last layer alone, found it before", layer.activation),
+                );
+            }
             if let Some(((row, column), value)) = layer.weight.indexed_iter().find(|(_, v)| !v.is_finite()) {
                 return refuse(k, format!("weight [{row}, {column}] is {value}: expected finite weights"));
             }
@@ -83,7 +95,7 @@ impl Head {
                 return refuse(k, format!("bias [{row}] is {value}: expected finite biases"));
             }
         }
-        Ok(Self { name, layers })
+        Ok(Self { name, layers, scale: None })
     }
 
     /// The name given to [`Head::new`], or the key prefix in the file.
@@ -96,6 +108,33 @@ impl Head {
         &self.layers
     }
 
+    /// What is multiplied into the outputs, `[data_dim]`: see [`Decoder::weighted`]. `None` stands for 1.
+    pub fn scale(&self) -> Option<&Array1<f64>> {
+        self.scale.as_ref()
+    }
+
+    fn last(&self) -> &Layer {
+        &self.layers[self.layers.len() - 1]
+    }
+
+    /// The same head with other outputs: factor ∘ f.
+    fn scaled(&self, factor: &Array1<f64>) -> Self {
+        let mut head = self.clone();
+        match head.layers.last_mut() {
+            Some(last) if last.activation == Activation::Identity => {
+                last.weight *= &factor.view().insert_axis(Axis(1));
+                last.bias *= factor;
+            }
+            _ => {
+                head.scale = Some(match &self.scale {
+                    Some(scale) => scale * factor,
+                    None => factor.clone(),
+                });
+            }
+        }
+        head
+    }
+
     /// Width of the latent space.
     pub fn latent_dim(&self) -> usize {
         self.layers[0].inputs()
@@ -103,8 +142,20 @@ impl Head {
 
     /// Number of outputs.
     pub fn data_dim(&self) -> usize {
-        self.layers[self.layers.len() - 1].outputs()
+        self.last().outputs()
     }
+}
+
+/// How chords between two outputs are measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Geometry {
+    /// ‖f(z) − f(z′)‖.
+    #[default]
+    Euclidean,
+    /// The first so many heads are independent members of an ensemble: the expected chord, see [`Decoder::ensemble`].
+    Ensemble(usize),
+    /// The first two heads are means and standard deviations: the Fisher–Rao metric, see [`Likelihood::Gaussian`].
+    Gaussian,
 }
 
 /// A map f: R^d → R^D that pulls the Euclidean metric of the data space back to the latent space.
@@ -117,6 +168,7 @@ impl Head {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoder {
     heads: Vec<Head>,
+    geometry: Geometry,
 }
 
 impl Decoder {
@@ -138,12 +190,17 @@ impl Decoder {
                 other.latent_dim()
             )));
         }
-        Ok(Self { heads })
+        Ok(Self { heads, geometry: Geometry::Euclidean })
     }
 
     /// The heads, in the order of their outputs.
     pub fn heads(&self) -> &[Head] {
         &self.heads
+    }
+
+    /// How chords between outputs are measured.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     /// d, the dimension of the latent space.

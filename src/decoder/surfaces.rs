@@ -4,7 +4,7 @@ use std::f64::consts::FRAC_PI_2;
 
 use ndarray::{Array1, Array2, arr1, arr2};
 
-use super::{Activation, Decoder, Head, Layer};
+use super::{Activation, Decoder, Geometry, Head, Layer};
 
 /// x ↦ output · sin(angles · x + phases) + shift.
 fn sines(angles: Array2<f64>, phases: Array1<f64>, output: Array2<f64>) -> Head {
@@ -13,14 +13,18 @@ fn sines(angles: Array2<f64>, phases: Array1<f64>, output: Array2<f64>) -> Head 
         Layer { weight: angles, bias: phases, activation: Activation::Sin },
         Layer { weight: output, bias: Array1::zeros(outputs), activation: Activation::Identity },
     ];
-    Head { name: "surface".into(), layers }
+    Head { name: "surface".into(), layers, scale: None }
 }
 
 impl Decoder {
+    fn of(heads: Vec<Head>) -> Self {
+        Self { heads, geometry: Geometry::Euclidean }
+    }
+
     /// A circle of the given radius r: t ↦ r (cos t, sin t). G = r².
     pub fn circle(radius: f64) -> Self {
         let head = sines(arr2(&[[1.0], [1.0]]), arr1(&[FRAC_PI_2, 0.0]), arr2(&[[radius, 0.0], [0.0, radius]]));
-        Self { heads: vec![head] }
+        Self::of(vec![head])
     }
 
     /// A sphere of radius r: (θ, φ) ↦ r (sin θ cos φ, sin θ sin φ, cos θ). G = r² diag(1, sin² θ).
@@ -36,7 +40,7 @@ impl Decoder {
         let phases = arr1(&[0.0, 0.0, FRAC_PI_2, FRAC_PI_2, FRAC_PI_2]);
         let output =
             arr2(&[[a / 2.0, a / 2.0, 0.0, 0.0, 0.0], [0.0, 0.0, -b / 2.0, b / 2.0, 0.0], [0.0, 0.0, 0.0, 0.0, c]]);
-        Self { heads: vec![sines(angles, phases, output)] }
+        Self::of(vec![sines(angles, phases, output)])
     }
 
     /// A torus with radii R (to the tube's centre) and r (of the tube):
@@ -50,7 +54,7 @@ impl Decoder {
             [0.0, 0.0, 0.0, large, half, half, 0.0],
             [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, minor],
         ]);
-        Self { heads: vec![sines(angles, phases, output)] }
+        Self::of(vec![sines(angles, phases, output)])
     }
 
     /// The flat torus in R⁴: (u, v) ↦ (r₁ cos u, r₁ sin u, r₂ cos v, r₂ sin v). G = diag(r₁², r₂²): straight lines are geodesics.
@@ -58,7 +62,7 @@ impl Decoder {
         let angles = arr2(&[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]);
         let phases = arr1(&[FRAC_PI_2, 0.0, FRAC_PI_2, 0.0]);
         let output = Array2::from_diag(&arr1(&[first, first, second, second]));
-        Self { heads: vec![sines(angles, phases, output)] }
+        Self::of(vec![sines(angles, phases, output)])
     }
 
     /// A cylinder of the given radius r: (u, h) ↦ (r cos u, r sin u, h). G = diag(r², 1).
@@ -66,6 +70,6 @@ impl Decoder {
         let round =
             sines(arr2(&[[1.0, 0.0], [1.0, 0.0]]), arr1(&[FRAC_PI_2, 0.0]), arr2(&[[radius, 0.0], [0.0, radius]]));
         let height = Layer { weight: arr2(&[[0.0, 1.0]]), bias: arr1(&[0.0]), activation: Activation::Identity };
-        Self { heads: vec![round, Head { name: "height".into(), layers: vec![height] }] }
+        Self::of(vec![round, Head { name: "height".into(), layers: vec![height], scale: None }])
     }
 }

@@ -1,12 +1,16 @@
 //! Decoders from safetensors files, as PyTorch's `save_file(module.state_dict(), …)` writes them.
 
+mod rbf;
+mod tensors;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use half::{bf16, f16};
-use ndarray::{Array1, Array2};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use ndarray::Array1;
+use safetensors::{SafeTensors, tensor::TensorView};
 
+use self::rbf::RbfTensors;
+use self::tensors::{matrix, vector};
 use super::batch_norm::BatchNorm;
 use super::{Activation, Decoder, Head, Layer};
 use crate::error::{Error, Result};
@@ -23,6 +27,8 @@ pub struct FileOptions {
     /// Key prefixes of the heads, in order (metadata key `heads`, separated by commas); where there is just one prefix in
     /// the file it need not be named.
     pub heads: Vec<String>,
+    /// The heads are members of an ensemble (metadata key `members`, their number): see [`Decoder::ensemble`].
+    pub ensemble: bool,
 }
 
 impl Decoder {
@@ -30,6 +36,8 @@ impl Decoder {
     ///
     /// Keys are those of an `nn.Sequential`: `0.weight` `[out, in]`, `0.bias` `[out]`, `2.weight` …, with or without a prefix
     /// (`decoder.0.weight`), in float32, float64, float16 or bfloat16. BatchNorm layers are folded in evaluation mode, with ε = 1e-5.
+    /// A head may be a network of radial basis functions for the precision 1/σ²: `precision.centers` `[K, d]`, `precision.bandwidths`
+    /// `[K]`, `precision.weight` `[D, K]` and `precision.floor` `[1]` or `[D]`, see [`Head::rbf`]; it follows the other heads by itself.
     ///
     /// # Errors
     ///
@@ -65,11 +73,20 @@ impl Decoder {
         let metadata: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
 
         let chains = group(&tensors)?;
-        let names = choose_heads(&chains, &metadata, options)?;
-        let heads =
-            names.iter().map(|name| read_head(name, &chains[name], &metadata, options)).collect::<Result<Vec<_>>>()?;
-        Self::new(heads)
+        let (names, is_ensemble) = choose_heads(&chains, &metadata, options)?;
+        let read = |name: &String| match &chains[name] {
+            Part::Layers(chain) => read_head(name, chain, &metadata, options),
+            Part::Rbf(tensors) => tensors.read(name),
+        };
+        let heads = names.iter().map(read).collect::<Result<Vec<_>>>()?;
+        if is_ensemble { Self::ensemble(heads) } else { Self::new(heads) }
     }
+}
+
+/// What stands behind one prefix.
+enum Part<'a> {
+    Layers(Chain<'a>),
+    Rbf(RbfTensors<'a>),
 }
 
 /// The tensors of one module of an `nn.Sequential`, by parameter name: `weight`, `bias`, `running_mean` ….
@@ -80,11 +97,18 @@ type Chain<'a> = BTreeMap<usize, Module<'a>>;
 const PARAMETERS: [&str; 5] = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"];
 
 /// Sorts keys `prefix.index.parameter` into chains; keys of any other form make a chain that says so when it is read.
-fn group<'a>(tensors: &'a SafeTensors<'a>) -> Result<BTreeMap<String, Chain<'a>>> {
-    let mut chains: BTreeMap<String, Chain<'a>> = BTreeMap::new();
+fn group<'a>(tensors: &'a SafeTensors<'a>) -> Result<BTreeMap<String, Part<'a>>> {
+    let mut chains: BTreeMap<String, Part<'a>> = BTreeMap::new();
     for key in tensors.names() {
         let view = tensors.tensor(key).map_err(|e| Error::Decoder(format!("key `{key}`: {e}")))?;
         let (rest, parameter) = key.rsplit_once('.').unwrap_or(("", key));
+        if tensors.tensor(&format!("{rest}.centers")).is_ok() {
+            let part = chains.entry(rest.into()).or_insert_with(|| Part::Rbf(RbfTensors::default()));
+            if let Part::Rbf(tensors) = part {
+                tensors.insert(parameter, key, view)?;
+            }
+            continue;
+        }
         let (prefix, index) = rest.rsplit_once('.').unwrap_or(("", rest));
         let (Ok(index), true) = (index.parse::<usize>(), PARAMETERS.contains(&parameter)) else {
             let shape = view.shape();
@@ -92,43 +116,64 @@ fn group<'a>(tensors: &'a SafeTensors<'a>) -> Result<BTreeMap<String, Chain<'a>>
                 "unknown key `{key}` of shape {shape:?}: expected the keys of an nn.Sequential of Linear and BatchNorm1d layers, such as `0.weight` or `decoder.0.weight`"
             )));
         };
-        chains.entry(prefix.into()).or_default().entry(index).or_default().insert(parameter, (key.to_owned(), view));
+        let part = chains.entry(prefix.into()).or_insert_with(|| Part::Layers(Chain::new()));
+        let Part::Layers(chain) = part else {
+            return Err(Error::Decoder(format!("unknown key `{key}` beside `{prefix}.centers`")));
+        };
+        chain.entry(index).or_default().insert(parameter, (key.to_owned(), view));
     }
     Ok(chains)
 }
 
+/// The heads in order, and whether they are members of an ensemble.
 fn choose_heads(
-    chains: &BTreeMap<String, Chain<'_>>,
+    chains: &BTreeMap<String, Part<'_>>,
     metadata: &BTreeMap<String, String>,
     options: &FileOptions,
-) -> Result<Vec<String>> {
+) -> Result<(Vec<String>, bool)> {
+    let members = metadata.get("members").map(|number| {
+        let refuse = || Error::Decoder(format!("metadata `members`: expected a number from 1 on, found `{number}`"));
+        number.trim().parse::<usize>().ok().filter(|&n| n > 0).ok_or_else(refuse)
+    });
+    let members = members.transpose()?;
     let mut names = options.heads.clone();
-    if names.is_empty() {
-        names = metadata
-            .get("heads")
-            .map(|list| list.split(',').map(|s| s.trim().to_owned()).collect())
-            .unwrap_or_default();
+    if names.is_empty()
+        && let Some(list) = metadata.get("heads")
+    {
+        names = list.split(',').map(|s| s.trim().to_owned()).collect();
     }
     let found = || chains.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
+    if chains.is_empty() && names.is_empty() {
+        return Err(Error::Decoder("the file holds no tensors: expected `0.weight`, `0.bias` and so on".into()));
+    }
+    let is_ensemble = options.ensemble || members.is_some() && names.len() != 1;
     if names.is_empty() {
-        match chains.len() {
-            0 => {
-                return Err(Error::Decoder(
-                    "the file holds no tensors: expected `0.weight`, `0.bias` and so on".into(),
-                ));
-            }
-            1 => names = chains.keys().cloned().collect(),
-            n => {
-                return Err(Error::Decoder(format!(
-                    "the file holds {n} chains of layers ({}): say which of them are the decoder's heads (--heads, or `heads` in the file's metadata)",
-                    found()
-                )));
-            }
+        let is_rbf = |name: &&String| matches!(chains[*name], Part::Rbf(_));
+        let (last, mut first): (Vec<_>, Vec<_>) = chains.keys().partition(is_rbf);
+        // Members are numbered: 10 comes behind 9.
+        let number = |name: &str| name.rsplit('.').next().and_then(|n| n.parse::<usize>().ok());
+        first.sort_by_key(|name| number(name));
+        if let Some(members) = members
+            && first.len() != members
+        {
+            let chains = first.len();
+            return Err(Error::Decoder(format!(
+                "metadata `members`: expected {members} chains of layers, found {chains} ({})",
+                found()
+            )));
         }
+        if first.len() > 1 && !is_ensemble || last.len() > 1 {
+            return Err(Error::Decoder(format!(
+                "the file holds {} chains of layers ({}): say which of them are the decoder's heads (--heads, or `heads` in the file's metadata), or that they are members of an ensemble (--ensemble, or their number as `members`)",
+                chains.len(),
+                found()
+            )));
+        }
+        names = first.into_iter().chain(last).cloned().collect();
     }
     match names.iter().find(|name| !chains.contains_key(*name)) {
         Some(missing) => Err(Error::Decoder(format!("no head `{missing}`: the file holds {}", found()))),
-        None => Ok(names),
+        None => Ok((names, is_ensemble)),
     }
 }
 
@@ -247,8 +292,7 @@ fn read_linear(prefix: &str, index: usize, module: &Module<'_>, before: Option<&
     let Some((bias_key, bias)) = module.get("bias") else {
         return Err(Error::Decoder(format!("missing key `{name}.bias`: expected shape [{rows}]")));
     };
-    let weight = Array2::from_shape_vec((rows, columns), numbers(key, view)?)
-        .map_err(|e| Error::Decoder(format!("key `{key}`: {e}")))?;
+    let weight = matrix(key, view, "[out, in]")?;
     let bias = vector(bias_key, bias, rows)?;
     Ok(Layer { weight, bias, activation: Activation::Identity })
 }
@@ -272,39 +316,4 @@ fn read_batch_norm(prefix: &str, index: usize, module: &Module<'_>) -> Result<Ba
         None => Ok(Array1::from_elem(width, default)),
     };
     Ok(BatchNorm::new(&affine("weight", 1.0)?, &affine("bias", 0.0)?, &mean, &variance))
-}
-
-fn vector(key: &str, view: &TensorView<'_>, length: usize) -> Result<Array1<f64>> {
-    if view.shape() != [length] {
-        return Err(Error::Decoder(format!("key `{key}`: expected shape [{length}], found {:?}", view.shape())));
-    }
-    Ok(Array1::from_vec(numbers(key, view)?))
-}
-
-/// The tensor's numbers in row-major order, which float64 holds exactly.
-fn numbers(key: &str, view: &TensorView<'_>) -> Result<Vec<f64>> {
-    let bytes = view.data();
-    let numbers: Vec<f64> = match view.dtype() {
-        Dtype::F64 => bytemuck::pod_collect_to_vec(bytes),
-        Dtype::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
-        Dtype::F16 => bytemuck::pod_collect_to_vec::<u8, f16>(bytes).into_iter().map(f64::from).collect(),
-        Dtype::BF16 => bytemuck::pod_collect_to_vec::<u8, bf16>(bytes).into_iter().map(f64::from).collect(),
-        other => {
-            return Err(Error::Decoder(format!(
-                "key `{key}`: expected float32, float64, float16 or bfloat16, found {other:?}"
-            )));
-        }
-    };
-    match numbers.iter().position(|v| !v.is_finite()) {
-        Some(at) => {
-            let columns = view.shape().last().copied().unwrap_or(1).max(1);
-            let place = if view.shape().len() > 1 {
-                format!("[{}, {}]", at / columns, at % columns)
-            } else {
-                format!("[{at}]")
-            };
-            Err(Error::Decoder(format!("key `{key}`: expected finite numbers, found {} at {place}", numbers[at])))
-        }
-        None => Ok(numbers),
-    }
 }
