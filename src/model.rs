@@ -1,6 +1,9 @@
 //! A decoder on a device: everything that can be computed with it.
 
+mod soften;
+
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 use std::{any::TypeId, sync::Arc};
 
@@ -26,6 +29,8 @@ use crate::scalar::Scalar;
 pub struct Model<T = f32> {
     decoder: Decoder,
     engine: Engine<T>,
+    /// Of a decoder with kinks, smooth neighbours, made when geodesics are first asked for.
+    softened: OnceLock<Vec<Model<T>>>,
 }
 
 enum Engine<T> {
@@ -46,7 +51,7 @@ pub struct Energies<T> {
 
 impl<T: Scalar> Model<T> {
     pub(crate) fn on_cpu(decoder: &Decoder) -> Self {
-        Self { decoder: decoder.clone(), engine: Engine::Cpu(CpuModel::new(decoder)) }
+        Self { decoder: decoder.clone(), engine: Engine::Cpu(CpuModel::new(decoder)), softened: OnceLock::new() }
     }
 
     #[cfg(any(feature = "cuda", feature = "emulator"))]
@@ -58,7 +63,7 @@ impl<T: Scalar> Model<T> {
             )));
         }
         let model = CudaModel::new(platform, decoder, precision)?;
-        Ok(Self { decoder: decoder.clone(), engine: Engine::Cuda(Box::new(model)) })
+        Ok(Self { decoder: decoder.clone(), engine: Engine::Cuda(Box::new(model)), softened: OnceLock::new() })
     }
 
     /// Seconds that values, Jacobians, metrics and the like have spent in kernels so far, transfers not counted; `None` on the processor.
@@ -369,19 +374,48 @@ impl<T: Scalar> Model<T> {
         self.solve(count, &options, &curve, &|_, _| ControlFlow::Continue(())).map(|(geodesics, _)| geodesics)
     }
 
+    /// Loads another decoder where this one is.
+    fn beside(&self, decoder: &Decoder) -> Result<Self> {
+        match &self.engine {
+            Engine::Cpu(_) => Ok(Self::on_cpu(decoder)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Engine::Cuda(model) => Self::on_cuda(model.platform(), decoder, model.asked()),
+        }
+    }
+
+    /// Geodesics, by way of smooth neighbours where the decoder has kinks.
     fn solve<'a>(
         &self,
         count: usize,
         options: &Options,
-        initial: &'a (dyn Fn(usize) -> Initial<'a, T> + Sync),
-        progress: &'a (dyn Fn(usize, usize) -> ControlFlow<()> + Sync),
+        initial: &(dyn Fn(usize) -> Initial<'a, T> + Sync),
+        progress: &(dyn Fn(usize, usize) -> ControlFlow<()> + Sync),
     ) -> Result<(Geodesics<T>, Option<f64>)> {
         options.check()?;
+        if count > 0
+            && options.soften_kinks
+            && options.max_iterations >= soften::LEAST_ITERATIONS
+            && self.decoder.has_kinks()
+        {
+            soften::solve(self, count, options, initial, progress)
+        } else {
+            self.solve_once(count, options, initial, progress)
+        }
+    }
+
+    fn solve_once<'a>(
+        &self,
+        count: usize,
+        options: &Options,
+        initial: &(dyn Fn(usize) -> Initial<'a, T> + Sync),
+        progress: &(dyn Fn(usize, usize) -> ControlFlow<()> + Sync),
+    ) -> Result<(Geodesics<T>, Option<f64>)> {
         let mut geodesics = Geodesics::new(count, options.segments, self.decoder.latent_dim());
         let policy = options.policy::<T>(self.precision());
         let device_seconds = match &self.engine {
             Engine::Cpu(model) => {
-                let jobs = Jobs::new(count, initial, progress);
+                let initial = |job: usize| initial(job);
+                let jobs = Jobs::new(count, &initial, progress);
                 for solved in model.solve(&jobs, &options.grids(), policy)? {
                     solved.scatter(&mut geodesics);
                 }

@@ -147,6 +147,9 @@ pub(super) struct SolverArgs {
     /// Solve on the given segments alone, without a coarser grid first: slower; another local minimum may be found
     #[arg(long, help_heading = "Solver")]
     pub one_grid: bool,
+    /// Search with the kinks of relu and leaky_relu as they are, not rounded first: curves end higher
+    #[arg(long, help_heading = "Solver")]
+    pub keep_kinks: bool,
     /// Curves held in memory at once; changes no result [default: as many as fit in 16 MiB, on a GPU in 256 MiB]
     #[arg(long, value_name = "CURVES", value_parser = positive, help_heading = "Machine")]
     pub batch: Option<usize>,

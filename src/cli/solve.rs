@@ -31,6 +31,7 @@ impl SolverArgs {
             tolerance: self.tolerance,
             max_iterations: self.max_iterations,
             coarse_to_fine: !self.one_grid,
+            soften_kinks: !self.keep_kinks,
         };
         options.check()?;
         Ok(options)
@@ -44,6 +45,7 @@ pub(super) fn options_record(options: &Options, precision: Precision) -> Value {
         "tolerance": options.policy::<f32>(precision).tolerance,
         "max_iterations": options.max_iterations,
         "coarse_to_fine": options.coarse_to_fine,
+        "soften_kinks": options.soften_kinks,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::activation::Order;
 use super::network::{Chain, Dense, Network, with_spare_row};
+use crate::decoder::Head;
 use crate::scalar::Scalar;
 
 /// Room for the activations of a tile of rows.
@@ -55,6 +56,43 @@ pub(crate) fn decode<T: Scalar>(network: &Network<T>, latents: &[T], values: &mu
         |_, layer, products| layer.activate(Order::Value, products, &mut [], &mut []),
         |chain, outputs| store(network, chain, outputs, values),
     );
+}
+
+/// Size of the pre-activations of every layer of a head, √(mean h²) over all outputs at standard normal latents, always the same.
+pub(crate) fn root_mean_square(head: &Head) -> Vec<f64> {
+    const POINTS: usize = 256;
+    let network = Network::<f64>::of_head(head);
+    let mut scratch = DecodeScratch::new(&network, POINTS);
+    let length = POINTS * network.latent_dim;
+    normal_numbers(&mut scratch.latents()[..length]);
+    let mut sizes = Vec::new();
+    let measure = |_: usize, layer: &Dense<f64>, products: &mut [f64]| {
+        for row in products.chunks_exact_mut(layer.outputs) {
+            row.iter_mut().zip(&layer.bias).for_each(|(h, b)| *h += b);
+        }
+        sizes.push((products.iter().map(|h| h * h).sum::<f64>() / products.len() as f64).sqrt());
+        products
+            .chunks_exact_mut(layer.outputs)
+            .for_each(|row| row.iter_mut().zip(&layer.bias).for_each(|(h, b)| *h -= b));
+        layer.activate(Order::Value, products, &mut [], &mut []);
+    };
+    forward(&network, POINTS, &mut scratch, measure, |_, _| {});
+    sizes
+}
+
+/// Standard normal numbers (Box and Muller's formula over splitmix64), the same every time.
+fn normal_numbers(out: &mut [f64]) {
+    let mut state = 0u64;
+    let mut uniform = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    for number in out {
+        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
+        *number = radius * (std::f64::consts::TAU * uniform()).cos();
+    }
 }
 
 /// Copies one head's outputs into its columns of `values` `[rows, D]`.

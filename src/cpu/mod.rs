@@ -14,3 +14,5 @@ pub(crate) mod network;
 mod simd;
 mod softmax;
 pub(crate) mod step;
+
+pub(crate) use decode::root_mean_square;

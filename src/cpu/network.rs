@@ -204,6 +204,19 @@ impl<T: Scalar> Network<T> {
         }
     }
 
+    /// One head alone.
+    pub fn of_head(head: &Head) -> Self {
+        let layers: Vec<_> = head.layers().iter().map(|layer| Dense::new(layer, None)).collect();
+        let widths = layers.iter().map(|l| l.outputs);
+        Self {
+            latent_dim: head.latent_dim(),
+            data_dim: head.data_dim(),
+            widest: widths.max().unwrap_or(0).max(head.latent_dim()),
+            geometry: Geometry::Euclidean,
+            chains: vec![Chain { layers, output_offset: 0, first_layer: 0 }],
+        }
+    }
+
     /// Which member of an ensemble a head is.
     pub fn member(&self, chain: &Chain<T>) -> Option<usize> {
         let member = chain.output_offset / chain.outputs();

@@ -31,6 +31,7 @@ const MEMORY_SHARE: f64 = 0.8;
 #[derive(Debug)]
 pub(crate) struct CudaModel {
     platform: Arc<dyn Platform>,
+    asked: Precision,
     original: DeviceNetwork,
     compressed: DeviceNetwork,
     /// The compressed decoder on tensor cores, where they are asked for and take it.
@@ -143,8 +144,18 @@ impl CudaModel {
             fused: FusedNetwork::new(&platform, &compressed, shape)?,
             compressed: DeviceNetwork::new(&platform, &compressed)?,
             platform,
+            asked: precision,
             nanoseconds: AtomicU64::new(0),
         })
+    }
+
+    /// Where it is, and the precision that was asked for.
+    pub fn platform(&self) -> Arc<dyn Platform> {
+        self.platform.clone()
+    }
+
+    pub fn asked(&self) -> Precision {
+        self.asked
     }
 
     /// The precision that is used.

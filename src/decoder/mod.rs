@@ -7,6 +7,7 @@ mod ensemble;
 mod file;
 mod information;
 mod rbf;
+mod soften;
 mod surfaces;
 
 pub use activation::Activation;

@@ -38,11 +38,14 @@ pub struct Options {
     /// Solve on coarser grids first, where there are at least 16 segments and 10 iterations: faster, the more so the larger d is. On
     /// strongly curved decoders another local minimum may be found; never one above the straight line.
     pub coarse_to_fine: bool,
+    /// Where the decoder has kinks (relu, leaky_relu), solve with rounded ones first, sharper from stage to stage: at a kink the
+    /// energy has no derivative, and a search stalls there, often far above the minimum. Energies and lengths are the decoder's own.
+    pub soften_kinks: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segments: 32, tolerance: None, max_iterations: 200, coarse_to_fine: true }
+        Self { segments: 32, tolerance: None, max_iterations: 200, coarse_to_fine: true, soften_kinks: true }
     }
 }
 
