@@ -7,18 +7,25 @@ use std::thread;
 /// Sanitizers to compile with, such as `address,undefined`; their run-time libraries are linked under gcc's names.
 const SANITIZE: &str = "PULLBACK_EMULATOR_SANITIZE";
 
+/// `none` leaves the C++ out, where nothing is linked: for clippy and the documentation.
+const BUILD: &str = "PULLBACK_EMULATOR_BUILD";
+
 const FOLDER: &str = "kernels/emulator";
 
 pub fn build() {
     println!("cargo::rerun-if-changed=kernels");
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-env-changed={SANITIZE}");
+    println!("cargo::rerun-if-env-changed={BUILD}");
     if env::var("CARGO_CFG_TARGET_FAMILY").is_ok_and(|family| family != "unix") {
         panic!("the feature `emulator` needs a Unix-like system");
     }
     println!("cargo::rustc-check-cfg=cfg(pullback_sanitized)");
     if sanitizers().is_some() {
         println!("cargo::rustc-cfg=pullback_sanitized"); // the emulator then keeps no memory for later calls
+    }
+    if env::var(BUILD).is_ok_and(|wanted| wanted == "none") {
+        return;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // The two builds of the kernels take most of the time.
