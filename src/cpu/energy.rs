@@ -238,7 +238,7 @@ fn curvatures<T: Scalar>(
 }
 
 /// `out[i] *= by[i]`.
-fn multiply<T: Scalar>(out: &mut [T], by: &[T]) {
+pub(super) fn multiply<T: Scalar>(out: &mut [T], by: &[T]) {
     vectorised(
         #[inline(always)]
         || {

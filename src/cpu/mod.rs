@@ -2,12 +2,17 @@
 
 pub(crate) mod activation;
 mod backend;
+pub(crate) mod cholesky;
 mod curve;
 mod decode;
 mod energy;
 mod gram;
 mod jacobian;
+mod jet;
+pub(crate) mod maps;
 pub(crate) mod model;
 pub(crate) mod network;
+pub(crate) mod rows;
 mod simd;
+pub(crate) mod spectrum;
 pub(crate) mod step;
