@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 mod backend;
 pub(crate) mod cholesky;
+mod curvature;
 mod curve;
 mod decode;
 mod energy;
@@ -14,5 +15,6 @@ pub(crate) mod model;
 pub(crate) mod network;
 pub(crate) mod rows;
 mod simd;
+pub(crate) mod singular;
 pub(crate) mod spectrum;
 pub(crate) mod step;

@@ -4,6 +4,7 @@ mod activation;
 mod batch_norm;
 mod compress;
 mod file;
+mod stages;
 mod surfaces;
 
 pub use activation::Activation;

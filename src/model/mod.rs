@@ -1,11 +1,13 @@
 //! A decoder on a device: everything that can be computed with it.
 
+mod curvature;
 mod curves;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 mod device;
 mod engine;
 mod maps;
 mod points;
+mod singular;
 mod spectrum;
 mod volume;
 
@@ -25,6 +27,7 @@ pub use curves::Energies;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 use engine::Dims;
 use engine::Engine;
+pub use singular::Singular;
 pub use spectrum::Spectrum;
 
 /// A decoder's weights on a device. Shared freely between threads.

@@ -10,7 +10,7 @@ use crate::scalar::Scalar;
 /// Eigenvalues λ_k and eigenvectors of the pullback metrics at P latents: G = Σ λ_k v_k v_kᵀ.
 ///
 /// λ_k are the squares of the singular values of J, v_k its right singular vectors. An error of G, a few ε of its largest eigenvalue, is one
-/// of every eigenvalue, so that singular values below √ε of the largest are rounding; `Model::singular` has those too, at a higher price.
+/// of every eigenvalue, so that singular values below √ε of the largest are rounding; [`Model::singular`] has those too, at a higher price.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spectrum<T> {
     /// λ_k, `[P, d]`, largest first; not negative.
@@ -21,7 +21,7 @@ pub struct Spectrum<T> {
 
 impl<T: Scalar> Spectrum<T> {
     /// The condition number of J (not of G), √(λ_max/λ_min), `[P]`: ∞ where the smallest is 0, NaN where G is 0
-    /// or not finite. Beyond 1/√ε it is rounding: `Model::singular` tells more.
+    /// or not finite. Beyond 1/√ε it is rounding: [`Model::singular`] tells more.
     pub fn condition(&self) -> Array1<T> {
         self.of_each(|values| match (values.first(), values.last()) {
             (Some(largest), Some(smallest)) => (*largest / *smallest).root(),
