@@ -66,6 +66,6 @@ pub use decoder::{Activation, Decoder, FileOptions, Geometry, Head, Layer, Likel
 pub use device::{Device, DeviceProperties};
 pub use error::{Error, Result};
 pub use geodesic::{Geodesics, Options, Status};
-pub use model::{Energies, Model};
+pub use model::{Energies, Model, Singular, Spectrum};
 pub use precision::Precision;
 pub use scalar::Scalar;

@@ -252,3 +252,40 @@ fn what_is_no_such_output_is_refused() {
     let error = Head::new("decoder", layers).unwrap_err().to_string();
     assert_eq!(error, "head `decoder`, layer 0: expected softmax behind the last layer alone, found it before");
 }
+
+/// Three categories are a sphere of radius 2, two Bernoulli laws a flat square; pushed inner products are those of the metric.
+#[test]
+fn information_metrics_are_curved_as_they_should_be() {
+    let points = Random(7).array((5, 2));
+    let logits = arr2(&[[1.0, 0.3], [-0.2, 1.0], [0.4, -0.5]]);
+    let three = Decoder::new(vec![linear(logits, arr1(&[0.1, 0.0, -0.3]), Activation::Softmax)]).unwrap();
+    let sphere = model::<f64>(&three.fisher_rao(Likelihood::Categorical).unwrap());
+    for k in sphere.gaussian_curvature(points.view()).unwrap() {
+        assert!(gap(k, 0.25) < 1e-10, "{k}");
+    }
+    let mut random = Random(11);
+    let square =
+        random.decoder(&[2, 2], Activation::Tanh, Activation::Sigmoid).fisher_rao(Likelihood::Bernoulli).unwrap();
+    for k in model::<f64>(&square).gaussian_curvature(points.view()).unwrap() {
+        assert!(k.abs() < 1e-9, "{k}");
+    }
+
+    let gaussian = decoder("digits-d2-rbf").fisher_rao(Likelihood::Gaussian).unwrap();
+    let weights = [2.0, 0.0, 1.0, 0.5];
+    let softmax = random.decoder(&[2, 6, 4], Activation::Tanh, Activation::Softmax).weighted(&weights).unwrap();
+    let (u, v) = (random.array((5, 2)), random.array((5, 2)));
+    for decoder in [&gaussian, &softmax, &decoder("digits-d2-ensemble")] {
+        let model = model::<f64>(decoder);
+        let metric = model.metric(points.view()).unwrap();
+        let found = model.inner(points.view(), u.view(), v.view()).unwrap();
+        for p in 0..5 {
+            let expected = u.row(p).dot(&metric.index_axis(Axis(0), p).dot(&v.row(p)));
+            assert!((found[p] - expected).abs() < 1e-12 * (1.0 + metric.index_axis(Axis(0), p).sum().abs()), "{p}");
+        }
+    }
+    let error = model::<f64>(&gaussian).gaussian_curvature(points.view()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "Gaussian curvature: expected Euclidean chords between outputs, found the Fisher–Rao metric of gaussian outputs"
+    );
+}

@@ -3,32 +3,40 @@
 use rayon::prelude::*;
 
 use super::backend::CpuBackend;
-use super::decode::{DecodeScratch, decode};
+use super::decode::{DecodeScratch, decode, store};
 use super::energy::{AdjointScratch, adjoint_hessians, chord_sums};
 use super::gaussian;
 use super::gram::add_gram;
 use super::jacobian::{JacobianScratch, jacobians};
 use super::network::Network;
-use crate::decoder::Decoder;
+use super::rows::{chunk, over_finite_rows, over_rows};
+use crate::decoder::{Decoder, Geometry};
 use crate::error::Result;
 use crate::geodesic::jobs::{Jobs, Solved};
 use crate::geodesic::policy::Policy;
 use crate::scalar::Scalar;
 
-/// Points that one thread computes before it takes others.
-const CHUNK: usize = 256;
-
 /// A decoder's weights in the processor's memory.
 pub(crate) struct CpuModel<T> {
     /// The decoder as it is: for values and Jacobians.
-    original: Network<T>,
+    pub(super) original: Network<T>,
     /// The same up to a rigid motion of the data space: for everything that is geometry.
-    compressed: Network<T>,
+    pub(super) compressed: Network<T>,
 }
 
 impl<T: Scalar> CpuModel<T> {
     pub fn new(decoder: &Decoder) -> Self {
         Self { original: Network::new(decoder), compressed: Network::new(&decoder.normalised()) }
+    }
+
+    /// True where the metric is the Gram matrix of the Jacobian that is at hand.
+    pub fn is_euclidean(&self) -> bool {
+        self.compressed.geometry != Geometry::Gaussian
+    }
+
+    /// d.
+    pub fn latent_dim(&self) -> usize {
+        self.original.latent_dim
     }
 
     /// `[P, d]` to `[P, D]`.
@@ -37,6 +45,7 @@ impl<T: Scalar> CpuModel<T> {
         by_chunks(
             (latents, network.latent_dim),
             network.data_dim,
+            chunk(2 * network.widest),
             |rows| DecodeScratch::new(network, rows),
             |scratch, latents, out| decode(network, latents, out, scratch),
         )
@@ -49,14 +58,10 @@ impl<T: Scalar> CpuModel<T> {
         by_chunks(
             (latents, d),
             d * width,
+            jacobian_chunk(network),
             |rows| JacobianScratch::new(network, rows),
             |scratch, latents, out| {
-                jacobians(network, latents, scratch, |chain, _, tangents| {
-                    let (outputs, offset) = (chain.outputs(), chain.output_offset);
-                    for (from, to) in tangents.chunks_exact(outputs).zip(out.chunks_exact_mut(width)) {
-                        to[offset..offset + outputs].copy_from_slice(from);
-                    }
-                });
+                jacobians(network, latents, scratch, |chain, _, tangents| store(network, chain, tangents, out));
             },
         )
     }
@@ -68,14 +73,10 @@ impl<T: Scalar> CpuModel<T> {
         by_chunks(
             (latents, d),
             d * d,
+            jacobian_chunk(network),
             |rows| JacobianScratch::new(network, rows),
             |scratch, latents, out| {
-                jacobians(network, latents, scratch, |chain, values, tangents| {
-                    if let Some(is_std) = network.is_std(chain) {
-                        gaussian::normalise(d, chain.outputs(), network.data_dim, is_std, values, tangents);
-                    }
-                    add_gram(chain.outputs(), d, tangents, out);
-                });
+                add_metrics(network, latents, scratch, out);
             },
         )
     }
@@ -89,8 +90,55 @@ impl<T: Scalar> CpuModel<T> {
         by_chunks(
             (&both, d + width),
             d * d,
+            jacobian_chunk(network),
             |rows| AdjointScratch::new(network, rows),
             |scratch, rows, out| adjoint_hessians(network, rows, scratch, out),
+        )
+    }
+
+    /// Runs `compute` on the metrics `[points, d, d]` of chunks of points, which are its to overwrite, and on the chunks' rows of the inputs,
+    /// the first of which are the latents.
+    pub fn on_metrics<const I: usize, const O: usize>(
+        &self,
+        inputs: [(&[T], usize); I],
+        widths: [usize; O],
+        compute: impl Fn(&mut [T], [&[T]; I], [&mut [T]; O]) + Sync + Send,
+    ) -> [Vec<T>; O] {
+        let network = &self.compressed;
+        let d = network.latent_dim;
+        over_finite_rows(
+            inputs,
+            widths,
+            jacobian_chunk(network),
+            |points| (JacobianScratch::new(network, points), vec![T::ZERO; points * d * d]),
+            |(scratch, metrics), _, inputs, out| {
+                let metrics = &mut metrics[..inputs[0].len() * d];
+                metrics.fill(T::ZERO);
+                add_metrics(network, inputs[0], scratch, metrics);
+                compute(metrics, inputs, out);
+            },
+        )
+    }
+
+    /// The same on Jacobian columns `[points, d, D]`.
+    pub fn on_jacobians<const I: usize, const O: usize>(
+        &self,
+        inputs: [(&[T], usize); I],
+        widths: [usize; O],
+        compute: impl Fn(&mut [T], [&[T]; I], [&mut [T]; O]) + Sync + Send,
+    ) -> [Vec<T>; O] {
+        let network = &self.original;
+        let width = network.data_dim;
+        over_finite_rows(
+            inputs,
+            widths,
+            jacobian_chunk(network),
+            |points| (JacobianScratch::new(network, points), vec![T::ZERO; points * network.latent_dim * width]),
+            |(scratch, columns), _, inputs, out| {
+                let columns = &mut columns[..inputs[0].len() * width];
+                jacobians(network, inputs[0], scratch, |chain, _, tangents| store(network, chain, tangents, columns));
+                compute(columns, inputs, out);
+            },
         )
     }
 
@@ -116,19 +164,31 @@ impl<T: Scalar> CpuModel<T> {
     }
 }
 
-/// Runs `compute` over chunks of rows of `columns` numbers on all threads, each with its own scratch; `width` numbers come out for
-/// every row.
+/// Points of a chunk with its Jacobians.
+fn jacobian_chunk<T: Scalar>(network: &Network<T>) -> usize {
+    let layers: usize = network.layers().map(|l| l.outputs).sum();
+    chunk((network.latent_dim + 2) * (layers + 2 * network.widest))
+}
+
+/// [`over_rows`] of one array, to another one.
 fn by_chunks<T: Scalar, S>(
-    (rows, columns): (&[T], usize),
+    rows: (&[T], usize),
     width: usize,
+    most: usize,
     scratch: impl Fn(usize) -> S + Sync + Send,
     compute: impl Fn(&mut S, &[T], &mut [T]) + Sync + Send,
 ) -> Vec<T> {
-    let count = rows.len() / columns;
-    let mut out = vec![T::ZERO; count * width];
-    let chunk = CHUNK.min(count.div_ceil(rayon::current_num_threads()).max(1));
-    rows.par_chunks(chunk * columns)
-        .zip(out.par_chunks_mut(chunk * width))
-        .for_each_init(|| scratch(chunk), |scratch, (rows, out)| compute(scratch, rows, out));
+    let [out] = over_rows([rows], [width], most, scratch, |scratch, _, [rows], [out]| compute(scratch, rows, out));
     out
+}
+
+/// G at `latents` `[points, d]`, added to `metrics` `[points, d, d]`.
+fn add_metrics<T: Scalar>(network: &Network<T>, latents: &[T], scratch: &mut JacobianScratch<T>, metrics: &mut [T]) {
+    let d = network.latent_dim;
+    jacobians(network, latents, scratch, |chain, values, tangents| {
+        if let Some(is_std) = network.is_std(chain) {
+            gaussian::normalise(d, chain.outputs(), network.data_dim, is_std, values, tangents);
+        }
+        add_gram(chain.outputs(), d, tangents, metrics);
+    });
 }

@@ -6,6 +6,7 @@ use ndarray::Array1;
 
 use super::activation::{Order, activate};
 use super::jacobian::scale_rows;
+use super::jet::Jet;
 use super::simd::vectorised;
 use super::{gram, softmax};
 use crate::decoder::{Activation, Decoder, Geometry, Head, Layer};
@@ -58,6 +59,12 @@ impl<T: Scalar> Dense<T> {
             softmax::scale_rows(self.activation, rows, self.outputs, first, pre, post);
             multiply_rows(post, &self.scale);
         }
+    }
+
+    /// Rows of a jet at one point through an activation whose outputs depend on all inputs.
+    pub fn bend_together(&self, jet: Jet<'_>, first: &[T], rows: &mut [T]) {
+        softmax::bend(self.activation, jet, self.outputs, first, rows);
+        multiply_rows(rows, &self.scale);
     }
 
     /// From ∂(r · f)/∂a to ∂(r · f)/∂h in `adjoint` `[points, outputs]`.

@@ -9,6 +9,7 @@
 //! ```
 
 use super::gram::add_weighted_gram;
+use super::jet::Jet;
 use crate::decoder::Activation;
 use crate::scalar::Scalar;
 
@@ -39,6 +40,28 @@ pub(crate) fn scale_rows<T: Scalar>(
                 *y = s * (x - mean);
             }
         }
+    }
+}
+
+/// First derivatives along the jet's directions and second ones along its pairs, `[rows, width]`, at one point, in place. With
+/// c_u = ẋ_u − ⟨p, ẋ_u⟩: ẏ_u = s ∘ c_u, ÿ_uv = s ∘ (c_uv + α c_u c_v − ⟨p, c_u c_v⟩).
+pub(crate) fn bend<T: Scalar>(activation: Activation, jet: Jet<'_>, width: usize, s: &[T], rows: &mut [T]) {
+    let alpha = alpha::<T>(activation);
+    for row in rows.chunks_exact_mut(width) {
+        let mean: T = row.iter().zip(s).map(|(&x, &s)| x * probability(activation, s)).sum();
+        row.iter_mut().for_each(|x| *x -= mean);
+    }
+    let (tangents, pairs) = rows.split_at_mut(jet.directions * width);
+    for (row, &(u, v)) in pairs.chunks_exact_mut(width).zip(jet.pairs) {
+        let (u, v) = (&tangents[u * width..][..width], &tangents[v * width..][..width]);
+        let products = || u.iter().zip(v).map(|(&u, &v)| u * v);
+        let mean: T = products().zip(s).map(|(c, &s)| c * probability(activation, s)).sum();
+        for ((x, c), &s) in row.iter_mut().zip(products()).zip(s) {
+            *x = s * (*x + alpha * c - mean);
+        }
+    }
+    for row in tangents.chunks_exact_mut(width) {
+        row.iter_mut().zip(s).for_each(|(x, &s)| *x *= s);
     }
 }
 

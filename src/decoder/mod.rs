@@ -8,6 +8,7 @@ mod file;
 mod information;
 mod rbf;
 mod soften;
+mod stages;
 mod surfaces;
 
 pub use activation::Activation;

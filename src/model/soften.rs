@@ -97,7 +97,7 @@ fn stages<T: Scalar>(model: &Model<T>) -> Result<&[Model<T>]> {
     if let Some(stages) = model.softened.get() {
         return Ok(stages);
     }
-    let made = SHARPNESS.iter().map(|&sharpness| model.beside(&model.decoder.softened(sharpness)));
+    let made = SHARPNESS.iter().map(|&sharpness| model.load(&model.decoder.softened(sharpness)));
     let made = made.collect::<Result<Vec<_>>>()?;
     Ok(model.softened.get_or_init(|| made))
 }

@@ -1,0 +1,255 @@
+//! Where a model computes: the one place that tells the processor from a CUDA device.
+
+use crate::cpu::maps::Pair;
+use crate::cpu::model::CpuModel;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+use crate::cpu::{
+    maps::dot,
+    rows::{chunk, over_finite_rows},
+};
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+use crate::cuda::model::{CudaModel, Latents};
+use crate::error::{Error, Result};
+use crate::scalar::Scalar;
+
+pub(super) enum Engine<T> {
+    Cpu(CpuModel<T>),
+    /// Only where `T` is `f32`.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    Cuda {
+        model: Box<CudaModel>,
+        dims: Dims,
+    },
+}
+
+/// Numbers of a metric or a Jacobian that are copied from a device before the processor goes on with them.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+const PIECE: usize = 1 << 24;
+
+/// d and D.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+#[derive(Clone, Copy)]
+pub(super) struct Dims {
+    pub latent: usize,
+    pub data: usize,
+}
+
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+impl Dims {
+    /// Numbers of a Jacobian.
+    fn size(self) -> usize {
+        self.latent * self.data
+    }
+}
+
+impl<T: Scalar> Engine<T> {
+    pub fn decode(&self, latents: &[T]) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) => Ok(model.decode(latents)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { model, .. } => from_device(model.decode(Latents::Host(to_device(latents)?))?),
+        }
+    }
+
+    pub fn jacobian(&self, latents: &[T]) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) => Ok(model.jacobian(latents)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { model, .. } => from_device(model.jacobian(Latents::Host(to_device(latents)?))?),
+        }
+    }
+
+    pub fn metric(&self, latents: &[T]) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) => Ok(model.metric(latents)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { model, .. } => from_device(model.metric(Latents::Host(to_device(latents)?))?),
+        }
+    }
+
+    pub fn adjoint_hessian(&self, latents: &[T], adjoints: &[T]) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) => Ok(model.adjoint_hessian(latents, adjoints)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { model, .. } => from_device(model.adjoint_hessian(to_device(latents)?, to_device(adjoints)?)?),
+        }
+    }
+
+    /// J v. (A device's whole Jacobian comes over, until there is a kernel for one row.)
+    pub fn push_forward(&self, latents: &[T], vectors: &[T]) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) => Ok(model.push_forward(latents, vectors)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { dims, .. } => {
+                let inputs = [(latents, dims.latent), (vectors, dims.latent)];
+                let [out] = self.on_jacobians(inputs, [dims.data], |columns, [_, v], [out]| {
+                    for ((out, columns), v) in out
+                        .chunks_exact_mut(dims.data)
+                        .zip(columns.chunks_exact(dims.size()))
+                        .zip(v.chunks_exact(dims.latent))
+                    {
+                        for (column, &v) in columns.chunks_exact(dims.data).zip(v) {
+                            out.iter_mut().zip(column).for_each(|(x, &c)| *x = v.fma(c, *x));
+                        }
+                    }
+                })?;
+                Ok(out)
+            }
+        }
+    }
+
+    /// Jᵀ w, likewise.
+    pub fn pull_back(&self, latents: &[T], covectors: &[T]) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) => Ok(model.pull_back(latents, covectors)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { dims, .. } => {
+                let inputs = [(latents, dims.latent), (covectors, dims.data)];
+                let [out] = self.on_jacobians(inputs, [dims.latent], |columns, [_, w], [out]| {
+                    for ((out, columns), w) in out
+                        .chunks_exact_mut(dims.latent)
+                        .zip(columns.chunks_exact(dims.size()))
+                        .zip(w.chunks_exact(dims.data))
+                    {
+                        for (x, column) in out.iter_mut().zip(columns.chunks_exact(dims.data)) {
+                            *x = T::from_f64(dot(column, w));
+                        }
+                    }
+                })?;
+                Ok(out)
+            }
+        }
+    }
+
+    /// What `measure` makes of the square ⟨u, u⟩ at every point.
+    pub fn square(&self, latents: &[T], u: &[T], measure: fn(f64) -> f64) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) if model.is_euclidean() => Ok(model.square(latents, u, measure)),
+            _ => self.pair_by_metric(latents, [u, u], |pair| measure(pair.uu)),
+        }
+    }
+
+    /// What `measure` makes of the inner products of u and v at every point.
+    pub fn pair(&self, latents: &[T], [u, v]: [&[T]; 2], measure: fn(&Pair) -> f64) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) if model.is_euclidean() => Ok(model.pair(latents, u, v, measure)),
+            _ => self.pair_by_metric(latents, [u, v], measure),
+        }
+    }
+
+    /// Runs `compute` on the metrics `[points, d, d]` of chunks of points, which are its to overwrite, and on the chunks' rows of the inputs,
+    /// the first of which are the latents.
+    pub fn on_metrics<const I: usize, const O: usize>(
+        &self,
+        inputs: [(&[T], usize); I],
+        widths: [usize; O],
+        compute: impl Fn(&mut [T], [&[T]; I], [&mut [T]; O]) + Sync + Send,
+    ) -> Result<[Vec<T>; O]> {
+        match self {
+            Self::Cpu(model) => Ok(model.on_metrics(inputs, widths, compute)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { dims, .. } => {
+                in_pieces(dims.latent * dims.latent, inputs, widths, |latents| self.metric(latents), compute)
+            }
+        }
+    }
+
+    /// The same on Jacobian columns `[points, d, D]`.
+    pub fn on_jacobians<const I: usize, const O: usize>(
+        &self,
+        inputs: [(&[T], usize); I],
+        widths: [usize; O],
+        compute: impl Fn(&mut [T], [&[T]; I], [&mut [T]; O]) + Sync + Send,
+    ) -> Result<[Vec<T>; O]> {
+        match self {
+            Self::Cpu(model) => Ok(model.on_jacobians(inputs, widths, compute)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { dims, .. } => {
+                in_pieces(dims.size(), inputs, widths, |latents| self.jacobian(latents), compute)
+            }
+        }
+    }
+
+    /// The model on the processor, for what is computed there alone, from a Euclidean data space.
+    pub fn extrinsic(&self, operation: &str) -> Result<&CpuModel<T>> {
+        match self {
+            Self::Cpu(model) if model.is_euclidean() => Ok(model),
+            Self::Cpu(_) => Err(Error::Decoder(format!(
+                "{operation}: expected Euclidean chords between outputs, found the Fisher–Rao metric of gaussian outputs"
+            ))),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { .. } => Err(Error::Device(format!(
+                "{operation}: computed on the processor alone: load the decoder on Device::cpu()"
+            ))),
+        }
+    }
+
+    fn latent_dim(&self) -> usize {
+        match self {
+            Self::Cpu(model) => model.latent_dim(),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { dims, .. } => dims.latent,
+        }
+    }
+
+    fn pair_by_metric(
+        &self,
+        latents: &[T],
+        [u, v]: [&[T]; 2],
+        measure: impl Fn(&Pair) -> f64 + Sync + Send,
+    ) -> Result<Vec<T>> {
+        let d = self.latent_dim();
+        let [out] = self.on_metrics([(latents, d), (u, d), (v, d)], [1], |metrics, [_, u, v], [out]| {
+            for (((x, metric), u), v) in
+                out.iter_mut().zip(metrics.chunks_exact(d * d)).zip(u.chunks_exact(d)).zip(v.chunks_exact(d))
+            {
+                *x = T::from_f64(measure(&Pair::of_metric(metric, u, v)));
+            }
+        })?;
+        Ok(out)
+    }
+}
+
+/// Runs `compute` on what `ask` gets from a device, `size` numbers a point, for as many points at once as [`PIECE`] allows.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+fn in_pieces<T: Scalar, const I: usize, const O: usize>(
+    size: usize,
+    inputs: [(&[T], usize); I],
+    widths: [usize; O],
+    ask: impl Fn(&[T]) -> Result<Vec<T>>,
+    compute: impl Fn(&mut [T], [&[T]; I], [&mut [T]; O]) + Sync + Send,
+) -> Result<[Vec<T>; O]> {
+    let (latents, d) = inputs[0];
+    let count = latents.len() / d;
+    let mut outputs = widths.map(|width| Vec::with_capacity(count * width));
+    let step = (PIECE / size).max(1);
+    for first in (0..count).step_by(step) {
+        let points = step.min(count - first);
+        let inputs = inputs.map(|(rows, width)| (&rows[first * width..(first + points) * width], width));
+        let asked = ask(inputs[0].0)?;
+        let part = over_finite_rows(
+            inputs,
+            widths,
+            chunk(size),
+            |_| Vec::new(),
+            |room, first, rows, out| {
+                room.clear();
+                room.extend_from_slice(&asked[first * size..(first + rows[0].len() / d) * size]);
+                compute(room, rows, out);
+            },
+        );
+        outputs.iter_mut().zip(part).for_each(|(output, part)| output.extend(part));
+    }
+    Ok(outputs)
+}
+
+/// The numbers of a model on a CUDA device, which are `f32` there: see [`Model::on_cuda`](super::Model::on_cuda).
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+pub(super) fn to_device<T: Scalar>(numbers: &[T]) -> Result<&[f32]> {
+    bytemuck::try_cast_slice(numbers).map_err(|e| Error::Device(e.to_string()))
+}
+
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+pub(super) fn from_device<T: Scalar>(numbers: Vec<f32>) -> Result<Vec<T>> {
+    bytemuck::try_cast_vec(numbers).map_err(|(e, _)| Error::Device(e.to_string()))
+}
