@@ -45,6 +45,11 @@ fn phi(activation: Activation, x: f64) -> f64 {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
         }
         Activation::Sin => x.sin(),
+        Activation::Square => x * x,
+        Activation::Exp => x.exp(),
+        Activation::Rsqrt => x.powf(-0.5),
+        Activation::SigmoidAngle => 2.0 * (x / 2.0).exp().atan(),
+        Activation::Softmax | Activation::SoftmaxAngle => unreachable!("not elementwise"),
     }
 }
 

@@ -377,6 +377,11 @@ fn columns_of_first(layer: &Dense<f32>) -> Vec<u32> {
     (0..layer.inputs * width).map(|e| weight(e / width, e % width).to_bits()).collect()
 }
 
+/// Numbers for every column, `nothing` behind those that there are.
+fn filled_up(numbers: &[f32], columns: usize, nothing: f32) -> Vec<u32> {
+    (0..padded(columns)).map(|n| numbers.get(n).copied().unwrap_or(nothing).to_bits()).collect()
+}
+
 fn layer(shape: &Shape, dense: &Dense<f32>, is_first: bool, words: &mut Vec<u32>, jets: &mut u32) -> FusedLayer {
     let (first, others) = shape.kinds();
     let mut matrix = |kind, (columns, inner), at: &dyn Fn(usize, usize) -> f32| Matrix {
@@ -393,7 +398,9 @@ fn layer(shape: &Shape, dense: &Dense<f32>, is_first: bool, words: &mut Vec<u32>
         true => Matrix { resident: NO_PLACE, step: 1, ..Matrix::zeroed() },
         false => matrix(others, (inputs, outputs), &|n, k| dense.weight[k * inputs + n]),
     };
-    let bias: Vec<u32> = (0..padded(outputs)).map(|n| dense.bias.get(n).map_or(0, |b| b.to_bits())).collect();
+    // Where columns are filled up, φ must be finite.
+    let nothing: f32 = if dense.activation == Activation::Rsqrt { 1.0 } else { 0.0 };
+    let bias = filled_up(&dense.bias, outputs, nothing);
     let has_first = dense.activation != Activation::Identity;
     let has_second = !dense.activation.is_piecewise_linear();
     let at = *jets;
