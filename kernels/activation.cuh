@@ -6,7 +6,27 @@
 #include "device.cuh"
 
 // The order of `Activation::ALL` in src/decoder/activation.rs.
-enum Activation : u32 { IDENTITY, RELU, LEAKY_RELU, ELU, SELU, TANH, SIGMOID, SOFTPLUS, SILU, GELU, GELU_TANH, SIN };
+enum Activation : u32 {
+    IDENTITY,
+    RELU,
+    LEAKY_RELU,
+    ELU,
+    SELU,
+    TANH,
+    SIGMOID,
+    SOFTPLUS,
+    SILU,
+    GELU,
+    GELU_TANH,
+    SIN,
+    SQUARE,
+    EXP,
+    RSQRT,
+    SIGMOID_ANGLE,
+    // Behind the last layer alone, which they leave as it is: softmax.cu does the rest.
+    SOFTMAX,
+    SOFTMAX_ANGLE
+};
 
 /// Any of them: which one the parameters say.
 constexpr u32 ANY = 0xffffffffu;
@@ -160,6 +180,36 @@ DEVICE Jet jet_of_sin(float x) {
     return {s, c, -s};
 }
 
+/// Of 1/√x for x > 0.
+DEVICE Jet jet_of_rsqrt(float x) {
+    const float inverse = 1.0f / x, value = 1.0f / sqrtf(x);
+    const float first = -0.5f * value * inverse;
+    return {value, first, -1.5f * first * inverse};
+}
+
+/// atan e for 0 ≤ e ≤ 1.
+DEVICE float arc_tangent(float e) {
+    const bool large = e > 0.41421356f; // tan(π/8)
+    const float t = large ? (e - 1.0f) / (e + 1.0f) : e;
+    const float q = t * t;
+    float p = -6.026305e-2f;
+    p = fused(p, q, 1.0569829e-1f);
+    p = fused(p, q, -1.4239533e-1f);
+    p = fused(p, q, 1.9998183e-1f);
+    p = fused(p, q, -3.3333307e-1f);
+    p = fused(p, q, 1.0f) * t;
+    return large ? 0.78539816f + p : p;
+}
+
+/// Of 2 arcsin √σ(x) = 2 atan e^(x/2), φ' = √(σ(x) σ(−x)).
+DEVICE Jet jet_of_sigmoid_angle(float x) {
+    const float e = exponential(-0.5f * fabsf(x));
+    const float q = 1.0f / fused(e, e, 1.0f);
+    const float small = 2.0f * arc_tangent(e), first = e * q;
+    const float t = copysignf((1.0f - e * e) * q, x);
+    return {x < 0.0f ? small : 3.14159265f - small, first, -0.5f * t * first};
+}
+
 DEVICE Jet jet_of(u32 activation, float x) {
     switch (activation) {
     case RELU:
@@ -193,6 +243,18 @@ DEVICE Jet jet_of(u32 activation, float x) {
         return jet_of_gelu_tanh(x);
     case SIN:
         return jet_of_sin(x);
+    case SQUARE:
+        return {x * x, x + x, 2.0f};
+    case EXP: {
+        // Above 88, e^x may be too large for a number.
+        const float within = exponential(x > 88.0f ? 88.0f : x);
+        const float value = x > 88.0f ? float(infinity()) : within;
+        return {value, value, value};
+    }
+    case RSQRT:
+        return jet_of_rsqrt(x);
+    case SIGMOID_ANGLE:
+        return jet_of_sigmoid_angle(x);
     default:
         return {x, 1.0f, 0.0f};
     }

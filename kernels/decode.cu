@@ -3,6 +3,7 @@
 //   input   [points, inputs]       weights [inputs, outputs], the transpose of PyTorch's     bias [outputs]
 //   output  [points, stride]       from column `offset` on: heads stand side by side
 //   first, second  [points, outputs]  φ'(h) and φ''(h), or null
+//   scale   [outputs]              multiplied into φ, φ' and φ'', or null
 //
 // 256 threads, a tile of 128 points × 128 (or 64) outputs; see product.cuh for shared memory and cost. FFMA: 2 · points · inputs ·
 // outputs, and some 30 operations for every activation.
@@ -17,6 +18,7 @@ struct DecodeLayer {
     float* output;
     float* first;
     float* second;
+    const float* scale;
     u32 inputs, outputs, stride, offset;
     u32 activation;
     /// Where rows are read and written: 1 by the point's number, 0 by its place in the list. φ' and φ'' go by number.
@@ -34,7 +36,11 @@ DEVICE void decode_layer_of(const DecodeLayer& p) {
         p.list.rows(), inputs, outputs, p.input, nullptr, p.weights,
         [&](u32 m, u32& input_row, u32&) { input_row = p.input_by_id ? p.list.id(m) : m; },
         [&](u32 m, u32 n, float sum) {
-            const Jet jet = jet_of(activation, sum + p.bias[n]);
+            Jet jet = jet_of(activation, sum + p.bias[n]);
+            if (p.scale != nullptr) {
+                const float scale = p.scale[n];
+                jet = {scale * jet.value, scale * jet.first, scale * jet.second};
+            }
             const u32 id = p.list.id(m);
             p.output[u64(p.output_by_id ? id : m) * p.stride + p.offset + n] = jet.value;
             if (p.first != nullptr) p.first[u64(id) * outputs + n] = jet.first;

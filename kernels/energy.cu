@@ -9,49 +9,11 @@
 // 256 threads, a warp for every segment, curve or 8 × 8 inner products, or a tile of product.cuh. FFMA, for every point: 3D for a
 // chord, 2d²D + 2dD for J Jᵀ and J r, 2 · inputs · outputs for a layer of the adjoint pass.
 #include "curve.cuh"
+#include "energy.cuh"
 #include "inner_products.cuh"
 
-/// ‖f_{i+1} − f_i‖² of every segment with a listed inner point, f by point number.
-struct Chords {
-    RowList list;
-    /// [points, data_dim]
-    const float* values;
-    /// [points], by the number of the segment's first point.
-    float* squares;
-    /// Of every curve, or null where all have `segments`.
-    const u32* segments_of;
-    u32 segments;
-    /// Points from one curve to the next.
-    u32 stride;
-    u32 data_dim;
-    u32 padding;
-};
-
-DEVICE void chord(const Chords& p, u32 left) {
-    const float* from = p.values + u64(left) * p.data_dim;
-    float sum = 0.0f;
-    for (u32 k = lane(); k < p.data_dim; k += WARP) {
-        const float difference = from[p.data_dim + k] - from[k];
-        sum += difference * difference;
-    }
-    sum = warp_sum(sum);
-    if (lane() == 0) p.squares[left] = sum;
-}
-
-/// The segment before an inner point, and behind the last one the segment to the end. A warp's.
-DEVICE void chords_at(const Chords& p, u32 id) {
-    const u32 point = id % p.stride;
-    const u32 segments = p.segments_of == nullptr ? p.segments : p.segments_of[id / p.stride];
-    if (point == 0 && segments == 1) chord(p, id); // no point is inside
-    if (point == 0 || point >= segments) return;
-    chord(p, id - 1);
-    if (point + 1 == segments) chord(p, id);
-}
-
-KERNEL(chords, Chords, 256, 4) {
-    const u32 rows = p.list.rows();
-    for (u32 row = grid_warp(); row < rows; row += grid_warps()) chords_at(p, p.list.id(row));
-}
+/// ‖f_{i+1} − f_i‖² of every segment.
+KERNEL(chords, Chords, 256, 4) { each_chord(p, Euclidean{p.data_dim}); }
 
 struct CurveSums {
     const float* squares;
@@ -68,32 +30,15 @@ KERNEL(curve_sums, CurveSums, 256, 4) {
     }
 }
 
-struct Seeds {
-    RowList list;
-    /// Point numbers by place, where the list holds places.
-    const u32* ids;
-    /// [points, data_dim], by number.
-    const float* values;
-    /// [points, outputs], by place: where one head's adjoint pass starts.
-    float* out;
-    u32 data_dim, outputs, offset;
-    /// 1 for the residuals r, 0 for the values themselves.
-    u32 residuals;
-};
-
-/// λ at the outputs of one head. One thread a number.
+/// λ at the outputs of one head.
 KERNEL(adjoint_seeds, Seeds, 256, 4) {
-    const u64 numbers = u64(p.list.rows()) * p.outputs;
-    for (u64 at = grid_thread(); at < numbers; at += grid_threads()) {
-        const u32 row = u32(at / p.outputs), k = u32(at % p.outputs);
-        const u32 place = p.ids == nullptr ? row : p.list.id(row);
-        const u32 id = p.ids == nullptr ? p.list.id(row) : p.ids[place];
-        const float* value = p.values + u64(id) * p.data_dim + p.offset + k;
+    const u32 offset = p.offset, stride = p.data_dim;
+    each_seed(p, [&](const float* here, u32 k) {
+        const float* value = here + (offset + k);
         const float f = *value;
         // Differences of neighbours first: they are small, and exact.
-        p.out[u64(place) * p.outputs + k] =
-            p.residuals ? (f - *(value - p.data_dim)) + (f - *(value + p.data_dim)) : f;
-    }
+        return p.residuals ? (f - *(value - stride)) + (f - *(value + stride)) : f;
+    });
 }
 
 struct AdjointLayer {

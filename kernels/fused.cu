@@ -203,7 +203,7 @@ DEVICE void solve_own(const Solve& p, Chain& chain, Work work) {
         if (MIXED) chain.template forward<TF32>(list + sizes[0], sizes[1]);
         const Chords chords = {{nullptr, nullptr, 0, 0},     p.values, const_cast<float*>(batch.squares), batch.segments_of, 0,
                                batch.stride, p.network.value_stride, 0};
-        for (u32 i = warp; i < sizes[0] + sizes[1]; i += WARPS) chords_at(chords, list[i]);
+        for (u32 i = warp; i < sizes[0] + sizes[1]; i += WARPS) chords_at(chords, list[i], Euclidean{chords.data_dim});
         Product::meet();
         for (u32 i = warp; i < own.count; i += WARPS) decide_curve(batch, own.first + i);
         Product::meet();

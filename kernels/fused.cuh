@@ -43,6 +43,8 @@ struct FusedHead {
     u32 padding;
     /// Wᵀ of its first layer, [d, columns].
     const float* tangents;
+    /// Multiplied into its outputs, [columns], or null.
+    const float* scale;
 };
 
 struct FusedNetwork {
@@ -143,7 +145,8 @@ struct Fused {
                         sums.each([&](u32 place, u32, float x, float y) { rows.store(place, x, y); });
                     });
                     Product::meet();
-                    activate<ARITHMETIC>(layer, taken, points.values == nullptr ? nullptr : points.values + head.values, last);
+                    activate<ARITHMETIC>(layer, taken, points.values == nullptr ? nullptr : points.values + head.values,
+                                         last ? head.scale : nullptr, last);
                     Product::meet();
                 }
             }
@@ -271,9 +274,10 @@ private:
         Product::meet();
     }
 
-    /// h = rows + bias becomes φ(h), in rows or, of the last layer, in `values`; φ' and φ'' go to the points' jets.
+    /// h = rows + bias becomes φ(h), in rows or, of the last layer, in `values`; φ' and φ'' go to the points' jets. All times `scale`, where
+    /// it is not null.
     template <u32 ARITHMETIC>
-    DEVICE void activate(const FusedLayer& layer, u32 taken, float* values, bool last) {
+    DEVICE void activate(const FusedLayer& layer, u32 taken, float* values, const float* scale, bool last) {
         const u32 columns = layer.forward.columns, pieces = columns / 4, activation = activation_of(layer, last);
         for (u32 e = thread_again(); e < ROWS * pieces; e += CHAIN_THREADS) {
             const u32 row = e / pieces, piece = e % pieces;
@@ -283,6 +287,12 @@ private:
             UNROLL for (u32 i = 0; i < 4; i++) {
                 const Jet jet = jet_of(activation, part(h, i) + part(bias, i));
                 value[i] = jet.value, first[i] = jet.first, second[i] = jet.second;
+            }
+            if (scale != nullptr) {
+                const float4 factor = load4(scale + 4 * piece);
+                UNROLL for (u32 i = 0; i < 4; i++) {
+                    value[i] *= part(factor, i), first[i] *= part(factor, i), second[i] *= part(factor, i);
+                }
             }
             const u32 id = ids[row];
             float* jets = jets_of(id, layer) + 4 * piece;

@@ -1,7 +1,10 @@
 // All kernels as one translation unit.
 #include "decode.cu"
+#include "softmax.cu"
 #include "jacobian.cu"
 #include "gram.cu"
 #include "energy.cu"
+#include "ensemble.cu"
+#include "gaussian.cu"
 #include "step.cu"
 #include "fused.cu"

@@ -45,6 +45,11 @@ fn phi(activation: Activation, x: f64) -> f64 {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
         }
         Activation::Sin => x.sin(),
+        Activation::Square => x * x,
+        Activation::Exp => x.exp(),
+        Activation::Rsqrt => x.powf(-0.5),
+        Activation::SigmoidAngle => 2.0 * (x / 2.0).exp().atan(),
+        Activation::Softmax | Activation::SoftmaxAngle => unreachable!("not elementwise"),
     }
 }
 
@@ -139,9 +144,10 @@ fn latents_of_another_width_are_refused() {
 /// The kernels of the CUDA path against float64 on the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Plan, Random, cases, kernels, model, norm, plans, widen};
+    use super::fixtures::{Plan, Random, cases, kernels, kinds, model, norm, plans, widen};
+    use ndarray::array;
     use proptest::prelude::*;
-    use pullback::{Activation, Decoder, Device};
+    use pullback::{Activation, Decoder, Device, Head, Layer};
 
     /// Errors are measured against 1 too: inputs, weights and activations have that size, whatever the outputs cancel to.
     fn agrees(device: &Device, decoder: &Decoder, points: usize, seed: u64) -> Result<(), TestCaseError> {
@@ -181,6 +187,28 @@ mod kernel {
             let plan = Plan { seed: k as u64, latent_dim: 2, heads, hidden: activation, output: activation };
             agrees(&kernels::careful_device(), &plan.decoder(), 3, 9).unwrap();
         }
+    }
+
+    #[test]
+    fn small_decoders_of_every_kind() {
+        for (kind, decoder) in kinds() {
+            agrees(&kernels::careful_device(), &decoder, 5, 9).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        }
+    }
+
+    /// What is not a number stays so, and what is too large for one is infinite.
+    #[test]
+    fn small_decoders_hide_no_fault() {
+        let faults = array![[f32::NAN, 0.5], [0.5, f32::NAN], [f32::NAN, f32::NAN]];
+        for (k, activation) in Activation::ALL.into_iter().enumerate() {
+            let decoder = Random(k as u64).decoder(&[2, 5], activation, activation);
+            let found = kernels::careful_device().load(&decoder).unwrap().decode(faults.view()).unwrap();
+            assert!(found.iter().all(|x| x.is_nan()), "{activation}: {found}");
+        }
+        let layer = Layer { weight: array![[1.0]], bias: array![0.0], activation: Activation::Exp };
+        let decoder = Decoder::new(vec![Head::new("exp", vec![layer]).unwrap()]).unwrap();
+        let found = kernels::careful_device().load(&decoder).unwrap().decode(array![[87.9], [89.0]].view()).unwrap();
+        assert!(found[[0, 0]].is_finite() && found[[1, 0]] == f32::INFINITY, "{found}");
     }
 
     /// The kernels that are made for one decoder's sizes, where they exist; the emulator has those of this one.

@@ -149,7 +149,7 @@ fn curves_of_another_shape_are_refused() {
 /// The kernels of the CUDA path against float64 on the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, cases, kernels, model, norm, plans, widen};
+    use super::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
     use ndarray::Axis;
     use proptest::prelude::*;
     use pullback::{Activation, Decoder, Device};
@@ -219,6 +219,17 @@ mod kernel {
         for d in [1, 2, 8, 17, 64, 100] {
             let decoder = Random(3).decoder(&[d, 40, 70], Activation::Gelu, Activation::Tanh);
             hessians_agree(&kernels::device(), &decoder, 5, 4).unwrap();
+        }
+    }
+
+    #[test]
+    fn small_energies_and_adjoint_hessians_of_every_kind() {
+        for (kind, decoder) in kinds() {
+            let device = kernels::careful_device();
+            for (count, points) in [(2, 4), (3, 2)] {
+                energies_agree(&device, &decoder, count, points, 8).unwrap_or_else(|error| panic!("{kind}: {error}"));
+            }
+            hessians_agree(&device, &decoder, 3, 8).unwrap_or_else(|error| panic!("{kind}: {error}"));
         }
     }
 

@@ -222,7 +222,7 @@ fn golden_curves_are_geodesics() {
 /// The CUDA path against the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, cases, cast, decoder, gap, golden, kernels, model, plans, widen};
+    use super::fixtures::{Random, cases, cast, decoder, gap, golden, kernels, kinds, model, norm, plans, widen};
     use super::{ends_are_kept, mean_iterations, solve};
     use ndarray::s;
     use proptest::prelude::*;
@@ -374,6 +374,34 @@ mod kernel {
             for c in 0..4 {
                 assert_eq!(found.status[c], Status::Converged, "N = {segments}, curve {c}");
                 assert!(gap(found.energy[c].into(), on_cpu.energy[c].into()) < 1e-4, "N = {segments}, curve {c}");
+            }
+        }
+    }
+
+    /// Gradients and Hessians of every kind of decoder: from bent curves on, the first passes are those of the processor.
+    #[test]
+    fn small_first_passes_of_every_kind() {
+        for (kind, decoder) in kinds() {
+            let curves = cast::<f32, _>(&(Random(8).array((3, 6, decoder.latent_dim())) * 0.7));
+            let model = kernels::careful_device().load(&decoder).unwrap();
+            for max_iterations in 1..4 {
+                let options = Options { segments: 5, max_iterations, ..Options::default() };
+                let found = model.geodesics_from(curves.view(), &options).unwrap();
+                let on_cpu = super::model::<f32>(&decoder).geodesics_from(curves.view(), &options).unwrap();
+                for c in 0..3 {
+                    let what = format!("{kind}, pass {max_iterations}, curve {c}");
+                    let ends = [&found, &on_cpu].map(|all| (all.iterations[c], all.status[c]));
+                    assert_eq!(ends[0], ends[1], "{what}");
+                    let [curve, expected] =
+                        [&found, &on_cpu].map(|all| widen(&all.curves.slice(s![c, .., ..]).to_owned()));
+                    let error = norm((&curve - &expected).view()) / norm(expected.view());
+                    assert!(error <= 1e-3, "{what} is off by {error:e}");
+                    let [energy, bound] = [&found, &on_cpu].map(|all| f64::from(all.energy[c]));
+                    assert!(gap(energy, bound) <= 1e-4, "{what}: E = {energy}, not {bound}");
+                    let [slope, expected] = [&found, &on_cpu].map(|all| f64::from(all.gradient_norm[c]));
+                    let error = (slope - expected).abs();
+                    assert!(error <= 1e-2 * expected + 1e-4 * energy, "{what}: |∇E| = {slope}, not {expected}");
+                }
             }
         }
     }

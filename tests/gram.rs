@@ -65,7 +65,7 @@ fn the_volume_is_the_root_of_the_determinant() {
 /// The kernels of the CUDA path against float64 on the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, cases, kernels, model, norm, plans, widen};
+    use super::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
     use ndarray::Axis;
     use proptest::prelude::*;
     use pullback::{Activation, Decoder, Device};
@@ -102,6 +102,13 @@ mod kernel {
         for d in [1, 2, 3, 4, 5, 8, 9, 17, 64, 100] {
             let decoder = Random(3).decoder(&[d, 40, 70], Activation::Softplus, Activation::Identity);
             agrees(&kernels::device(), &decoder, 9, 4).unwrap();
+        }
+    }
+
+    #[test]
+    fn small_metrics_of_every_kind() {
+        for (kind, decoder) in kinds() {
+            agrees(&kernels::careful_device(), &decoder, 5, 9).unwrap_or_else(|error| panic!("{kind}: {error}"));
         }
     }
 

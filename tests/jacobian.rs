@@ -69,7 +69,7 @@ proptest! {
 /// The kernels of the CUDA path against float64 on the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, cases, kernels, model, norm, plans, widen};
+    use super::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
     use ndarray::Axis;
     use proptest::prelude::*;
     use pullback::{Activation, Decoder, Device};
@@ -101,6 +101,13 @@ mod kernel {
         for d in [1, 2, 17, 64, 100] {
             let decoder = Random(3).decoder(&[d, 40, 70], Activation::Silu, Activation::Sigmoid);
             agrees(&kernels::device(), &decoder, 9, 4).unwrap();
+        }
+    }
+
+    #[test]
+    fn small_decoders_of_every_kind() {
+        for (kind, decoder) in kinds() {
+            agrees(&kernels::careful_device(), &decoder, 5, 9).unwrap_or_else(|error| panic!("{kind}: {error}"));
         }
     }
 

@@ -5,7 +5,7 @@ mod fixtures;
 use fixtures::{Random, cast, decoder, gap, model, norm, path, widen, worst_error};
 use ndarray::{Array1, Array2, Array3, Axis, arr1, arr2, s};
 use ndarray_npy::{NpzReader, ReadableElement};
-use pullback::{Activation, Decoder, Geometry, Head, Layer, Options, Scalar, Status};
+use pullback::{Activation, Decoder, Geometry, Head, Layer, Model, Options, Scalar, Status};
 
 fn read<A: ReadableElement, D: ndarray::Dimension>(name: &str, key: &str) -> ndarray::Array<A, D> {
     let file = std::fs::File::open(path(&format!("{name}.golden.npz"))).unwrap();
@@ -38,21 +38,28 @@ fn within(energy: &Array1<f64>, golden: &Array1<f64>) -> f64 {
 }
 
 fn reaches_the_golden_energies<T: Scalar>(name: &str, best: &str, bound: f64) {
-    let model = model::<T>(&decoder(name));
+    reaches(&model::<T>(&decoder(name)), name, best, bound, usize::MAX);
+}
+
+/// The first so many pairs at most.
+fn reaches<T: Scalar>(model: &Model<T>, name: &str, best: &str, bound: f64, most: usize) {
     let (starts, ends): (Array2<f64>, Array2<f64>) = (read(name, "starts"), read(name, "ends"));
+    let part = s![..starts.nrows().min(most), ..];
+    let (starts, ends) = (starts.slice(part).to_owned(), ends.slice(part).to_owned());
     let segments = read::<i64, ndarray::Ix0>(name, "segments").into_scalar() as usize;
     let lines = Array3::from_shape_fn((starts.nrows(), segments + 1, 2), |(c, i, k)| {
         let t = i as f64 / segments as f64;
         starts[[c, k]] + t * (ends[[c, k]] - starts[[c, k]])
     });
-    let straight: Array1<f64> = read(name, "straight_energy");
+    let golden = |key: &str| read::<f64, ndarray::Ix1>(name, key).slice(s![..starts.nrows()]).to_owned();
+    let straight = golden("straight_energy");
     for (found, expected) in model.energy(cast::<T, _>(&lines).view()).unwrap().energy.iter().zip(&straight) {
         assert!(gap(found.to_f64(), *expected) < bound, "straight line: {found} instead of {expected}");
     }
     let options = Options { segments, ..Options::default() };
     let found = model.geodesics(cast::<T, _>(&starts).view(), cast::<T, _>(&ends).view(), &options).unwrap();
     let energy = widen(&found.energy);
-    let share = within(&energy, &read(name, best));
+    let share = within(&energy, &golden(best));
     assert!(share >= 0.97, "{name}: {share} of the curves within 0.1 % of the golden energy");
     assert!(energy.iter().zip(&straight).all(|(e, s)| *e <= *s * (1.0 + bound)), "{name}: above the straight line");
 }
@@ -240,5 +247,61 @@ fn a_dead_latent_is_mended_by_epsilon() {
     for epsilon in [-1.0, f64::NAN, f64::INFINITY] {
         let error = dead.regularised(epsilon).unwrap_err().to_string();
         assert_eq!(error, format!("epsilon: expected a finite number of at least 0, found {epsilon}"));
+    }
+}
+
+/// The kernels of the CUDA path.
+#[cfg(feature = "emulator")]
+mod kernel {
+    use super::fixtures::{Random, decoder, gap, kernels, model};
+    use super::reaches;
+    use ndarray::Array3;
+    use pullback::{Activation, Decoder, Head, Likelihood, Precision};
+
+    #[test]
+    fn rbf_geodesics_reach_the_golden_energies() {
+        for device in kernels::generations() {
+            for precision in [Precision::Float32, Precision::Tf32x3] {
+                let model = device.load_with(&decoder("digits-d2-rbf"), precision).unwrap();
+                assert_eq!(model.precision(), precision);
+                reaches(&model, "digits-d2-rbf", "best_energy", 2e-5, 6);
+            }
+        }
+    }
+
+    #[test]
+    fn ensemble_geodesics_reach_the_golden_energies() {
+        reaches(&kernels::model(&decoder("digits-d2-ensemble")), "digits-d2-ensemble", "lbfgs_energy", 2e-5, 8);
+    }
+
+    /// What the fused kernels do not take is computed in float32: softmax, ensembles, Gaussian outputs.
+    #[test]
+    fn other_geometries_are_computed_in_float32() {
+        let mut random = Random(3);
+        let mut head = |output| random.head("head", &[2, 20, 6], Activation::Tanh, output);
+        let (one, two, std) = (head(Activation::Sigmoid), head(Activation::Sigmoid), head(Activation::Softplus));
+        let shares = head(Activation::Softmax);
+        let decoder = |heads: Vec<Head>| Decoder::new(heads).unwrap();
+        let weighted = decoder(vec![one.clone(), std.clone()]).weighted(&[0.5; 12]).unwrap();
+        let gaussian = decoder(vec![one.clone(), std.clone()]).fisher_rao(Likelihood::Gaussian).unwrap();
+        for (decoder, expected) in [
+            (weighted, Precision::Tf32x3),
+            (decoder(vec![one.clone()]).fisher_rao(Likelihood::Bernoulli).unwrap(), Precision::Tf32x3),
+            (decoder(vec![shares.clone()]).fisher_rao(Likelihood::Categorical).unwrap(), Precision::Float32),
+            (decoder(vec![shares]), Precision::Float32),
+            (Decoder::ensemble(vec![one, two]).unwrap(), Precision::Float32),
+            (gaussian, Precision::Float32),
+        ] {
+            let curves: Array3<f64> = random.array((3, 7, 2));
+            let expected_energies = model::<f64>(&decoder).energy(curves.view()).unwrap().energy;
+            for device in kernels::generations() {
+                let model = device.load_with(&decoder, Precision::Tf32x3).unwrap();
+                assert_eq!(model.precision(), expected);
+                let found = model.energy(curves.mapv(|x| x as f32).view()).unwrap().energy;
+                for (found, expected) in found.iter().zip(&expected_energies) {
+                    assert!(gap(f64::from(*found), *expected) < 1e-5, "{found} instead of {expected}");
+                }
+            }
+        }
     }
 }

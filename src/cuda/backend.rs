@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::decode::{Jets, decode};
-use super::energy::{AdjointRows, AdjointTargets, Chords, adjoint_pass, neighbours, seed};
+use super::energy::{AdjointRows, AdjointTargets, Chords, adjoint_pass, gradient, neighbours, scales, seed};
 use super::fused::{FusedNetwork, Room};
 use super::gram::gram;
 use super::jacobian::{Pass, places};
@@ -46,7 +46,7 @@ struct Layout {
     d: usize,
     /// Numbers by point: what is kept between kernels.
     kept: usize,
-    /// Numbers by point: hidden values, or tangents and adjoints; never both at once.
+    /// Numbers by point: hidden values, or adjoints, tangents and what the geometry needs; never both at once.
     transient: usize,
     /// Numbers by curve in the ring: pairs that come in, curves that go out.
     input: usize,
@@ -64,7 +64,7 @@ impl Layout {
             Some(fused) => (fused.value_stride() + fused.jet_stride(), 0),
             None => {
                 let jets = Jets::width(network, Order::Second);
-                (network.data_dim + jets, 2 * network.widest + network.tangent_width())
+                (network.data_dim + jets, 2 * network.widest + network.tangent_width() + network.geometry_width())
             }
         };
         let kept = squares + rows + 1 + lists + values;
@@ -525,13 +525,17 @@ impl Backend for CudaBackend<'_> {
         };
         let mut targets =
             AdjointTargets { curvature: batch.curvature, gradient: batch.gradient, split: count, has_curvature: false };
+        let tangents_at = self.plain.transient + 2 * adjoint_bytes;
+        let room = tangents_at + (capacity * network.tangent_width()) as u64 * size;
         for chain in &network.chains {
-            let tangents = places(chain, d, capacity, self.plain.transient + 2 * adjoint_bytes);
+            let tangents = places(chain, d, capacity, tangents_at);
             let pass = Pass { launcher, network, chain, list, jets: &self.plain.jets, tangents: &tangents };
             pass.push_forward()?;
-            gram(&pass, batch.gram)?;
+            let scales = scales(&pass, self.plain.values, room)?;
+            gram(&pass, scales, batch.gram)?;
+            neighbours(&pass, scales, room, batch.off)?;
             seed(&pass, everywhere, self.plain.values, true, adjoints[0])?;
-            neighbours(&pass, adjoints[0], batch.off, batch.gradient)?;
+            gradient(&pass, adjoints[0], batch.gradient)?;
             seed(&pass, with_adjoint, self.plain.values, true, adjoints[0])?;
             adjoint_pass(&pass, with_adjoint, adjoints, &mut targets)?;
         }
@@ -559,7 +563,7 @@ impl Backend for CudaBackend<'_> {
             data_dim: self.network.data_dim as u32,
             padding: 0,
         };
-        chords.launch(launcher)
+        chords.launch(launcher, self.network)
     }
 
     fn decide(&mut self, _: &mut dyn FnMut(Finished<'_, f32>)) -> Result<()> {

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::launch::{Launcher, RowList};
-use super::network::DeviceNetwork;
+use super::network::{DeviceLayer, DeviceNetwork};
 use super::platform::Address;
 use crate::cpu::activation::Order;
 use crate::error::Result;
@@ -19,6 +19,7 @@ struct DecodeLayer {
     output: Address,
     first: Address,
     second: Address,
+    scale: Address,
     inputs: u32,
     outputs: u32,
     stride: u32,
@@ -39,12 +40,14 @@ pub(crate) struct Jets {
 impl Jets {
     /// Numbers per point.
     pub fn width(network: &DeviceNetwork, order: Order) -> usize {
-        let kept = |l: &super::network::DeviceLayer| {
-            l.outputs
-                * (usize::from(l.has_first && order >= Order::First)
-                    + usize::from(l.has_second && order >= Order::Second))
-        };
-        network.layers().map(kept).sum()
+        let numbers = |l: &DeviceLayer| l.outputs * Self::kept(l, order).into_iter().filter(|&kept| kept).count();
+        network.layers().map(numbers).sum()
+    }
+
+    /// Whether φ' and φ'' of a layer are kept.
+    fn kept(l: &DeviceLayer, order: Order) -> [bool; 2] {
+        let second = if l.softmax.is_some() { Order::First } else { Order::Second };
+        [l.has_first && order >= Order::First, l.has_second && order >= second]
     }
 
     /// Places for `points` points, from `at` on.
@@ -56,8 +59,9 @@ impl Jets {
         };
         let mut jets = Self::default();
         for l in network.layers() {
-            jets.first.push(place(l.has_first && order >= Order::First, l.outputs));
-            jets.second.push(place(l.has_second && order >= Order::Second, l.outputs));
+            let [first, second] = Self::kept(l, order);
+            jets.first.push(place(first, l.outputs));
+            jets.second.push(place(second, l.outputs));
         }
         jets
     }
@@ -77,24 +81,33 @@ pub(crate) fn decode(
     for chain in &network.chains {
         for (k, layer) in chain.layers.iter().enumerate() {
             let (number, is_last) = (chain.first_layer + k, k + 1 == chain.layers.len());
+            let place = |jets: &[Address]| jets.get(number).copied().unwrap_or(0);
+            let kept = [place(&jets.first), place(&jets.second)];
+            let (stride, offset) = if is_last { (network.data_dim, chain.output_offset) } else { (layer.outputs, 0) };
+            // A softmax takes the layer's products as they are.
+            let [first, second, scale] = if layer.softmax.is_some() { [0; 3] } else { [kept[0], kept[1], layer.scale] };
             let params = DecodeLayer {
                 list,
                 input: if k == 0 { latents } else { hidden[(k + 1) % 2] },
                 weights: layer.transposed,
                 bias: layer.bias,
                 output: if is_last { values } else { hidden[k % 2] },
-                first: jets.first.get(number).copied().unwrap_or(0),
-                second: jets.second.get(number).copied().unwrap_or(0),
+                first,
+                second,
+                scale,
                 inputs: layer.inputs as u32,
                 outputs: layer.outputs as u32,
-                stride: if is_last { network.data_dim } else { layer.outputs } as u32,
-                offset: if is_last { chain.output_offset } else { 0 } as u32,
+                stride: stride as u32,
+                offset: offset as u32,
                 activation: layer.activation,
                 input_by_id: (k == 0).into(),
                 output_by_id: is_last.into(),
                 padding: 0,
             };
             launcher.tiles(layer.decode, list.limit as usize, layer.outputs, &params)?;
+            if let Some(softmax) = layer.softmax {
+                softmax.values(launcher, list, layer, values, (stride, offset), kept)?;
+            }
         }
     }
     Ok(())

@@ -68,9 +68,9 @@ impl InnerProducts {
     }
 }
 
-/// Adds the share of one head to G `[points, d, d]`, or sets it with the first head.
-pub(crate) fn gram(pass: &Pass<'_>, out: Address) -> Result<()> {
-    let jacobian = Operand::jacobian(pass);
+/// Adds the share of one head to G `[points, d, d]`, or sets it with the first head; `scales` as for [`neighbours`](super::energy::neighbours).
+pub(crate) fn gram(pass: &Pass<'_>, scales: Address, out: Address) -> Result<()> {
+    let jacobian = Operand { weight: scales, ..Operand::jacobian(pass) };
     let products = InnerProducts::new(pass.list, jacobian, jacobian, pass.chain.outputs(), out);
     products.added(pass.is_further_head()).launch(pass.launcher, pass.network.kernels.gram)
 }

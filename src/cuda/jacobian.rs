@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::decode::Jets;
 use super::launch::{Launcher, RowList};
-use super::network::{DeviceChain, DeviceNetwork, kernel};
+use super::network::{DeviceChain, DeviceLayer, DeviceNetwork, kernel};
 use super::platform::Address;
 use crate::error::Result;
 
@@ -26,7 +26,7 @@ struct JacobianLayer {
     input_is_shared: u32,
 }
 
-/// Tangents of one layer before its activation.
+/// Tangents of one layer before its activation; before a softmax, u of `kernels/softmax.cu`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tangents {
     /// `[points, d, outputs]` by place in the list, or `[d, outputs]` for all points: the first layer's are its weights.
@@ -34,12 +34,19 @@ pub(crate) struct Tangents {
     pub is_shared: bool,
 }
 
+impl Tangents {
+    /// Those of a head's first layer: its weight.
+    pub fn of_first(layer: &DeviceLayer) -> Self {
+        Self { at: layer.transposed, is_shared: true }
+    }
+}
+
 /// Where the tangents of every layer of one head stand, in `room` for `points` points.
 pub(crate) fn places(chain: &DeviceChain, latent_dim: usize, points: usize, room: Address) -> Vec<Tangents> {
     let mut next = room;
-    let place = |(k, layer): (usize, &super::network::DeviceLayer)| {
-        if k == 0 {
-            return Tangents { at: layer.transposed, is_shared: true };
+    let place = |(k, layer): (usize, &DeviceLayer)| {
+        if !layer.has_tangents(k) {
+            return Tangents::of_first(layer);
         }
         let at = next;
         next += (points * latent_dim * layer.outputs * size_of::<f32>()) as u64;
@@ -78,7 +85,16 @@ impl Pass<'_> {
 
     /// Carries the tangents through all layers.
     pub fn push_forward(&self) -> Result<()> {
-        self.push_through(self.chain.layers.len())
+        self.push_through(self.chain.layers.len())?;
+        let (last, width) = (self.chain.layers.len() - 1, self.chain.outputs());
+        let Some(softmax) = self.chain.last().softmax else { return Ok(()) };
+        softmax.tangents(self, self.before_softmax(), self.tangents[last].at, (width, 0), 0)
+    }
+
+    /// What the last layer's products are in front of a softmax.
+    fn before_softmax(&self) -> Tangents {
+        let layers = &self.chain.layers;
+        if layers.len() == 1 { Tangents::of_first(&layers[0]) } else { self.tangents[layers.len() - 1] }
     }
 
     fn push_through(&self, layers: usize) -> Result<()> {
@@ -91,14 +107,19 @@ impl Pass<'_> {
     /// Carries the tangents through all layers and the last activation, to columns of `out` `[points, d, D]`.
     fn finish(&self, out: Address) -> Result<()> {
         let last = self.chain.layers.len() - 1;
+        let columns = (self.network.data_dim, self.chain.output_offset);
+        if let Some(softmax) = self.chain.last().softmax {
+            self.push_through(last + 1)?;
+            return softmax.tangents(self, self.before_softmax(), out, columns, self.first(last));
+        }
         self.push_through(last)?;
-        let params = self.layer(last, out, (self.network.data_dim, self.chain.output_offset), self.first(last));
+        let params = self.layer(last, out, columns, self.first(last));
         if last > 0 {
             return self.launch(last, &params);
         }
         let one_layer = kernel(self.launcher.stream.platform().as_ref(), "jacobian_of_one_layer")?;
-        let columns = self.list.limit as usize * self.network.latent_dim;
-        self.launcher.threads(one_layer, columns * self.chain.outputs(), &params)
+        let rows = self.list.limit as usize * self.network.latent_dim;
+        self.launcher.threads(one_layer, rows * self.chain.outputs(), &params)
     }
 
     /// Layer k's tangents from those of the layer before, to rows of `output` of the given stride and first column.

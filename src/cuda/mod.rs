@@ -5,7 +5,7 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | launchers | `decode`, `jacobian`, `gram`, `energy`, `step`, with `launch` for their geometry; `fused` with `slices` |
+//! | launchers | `decode`, `softmax`, `jacobian`, `gram`, `energy` with `ensemble` and `gaussian`, `step`, with `launch` for their geometry; `fused` with `slices` |
 //! | what is launched on | `network` (weights), `memory` (buffers, streams) with the `pool` that keeps them, `model` (many points), `backend` (many curves) |
 //! | what launches | `platform`, the seam; `driver`, an NVIDIA GPU; `emulator`, the processor |
 //! | compiled kernels | `module`, from `sources` by nvcc, or by `nvrtc` through `compile` and its `cache` |
@@ -27,7 +27,9 @@ pub(crate) mod driver;
 #[cfg(feature = "emulator")]
 pub(crate) mod emulator;
 mod energy;
+mod ensemble;
 pub(crate) mod fused;
+mod gaussian;
 mod gram;
 mod jacobian;
 mod launch;
@@ -42,6 +44,7 @@ pub(crate) mod nvrtc;
 pub(crate) mod platform;
 mod pool;
 mod slices;
+mod softmax;
 #[cfg(feature = "cuda")]
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod sources;

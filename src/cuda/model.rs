@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::backend::{CudaBackend, Networks, Pairs};
 use super::decode::{Jets, decode};
-use super::energy::{AdjointRows, AdjointTargets, Chords, CurveSums, adjoint_pass, seed};
+use super::energy::{AdjointRows, AdjointTargets, Chords, CurveSums, adjoint_pass, scales, seed};
 use super::fused::{FusedNetwork, Shape};
 use super::gram::gram;
 use super::jacobian::{Pass, jacobians, places};
@@ -14,7 +14,7 @@ use super::memory::{Buffer, Event, Pinned, Stream};
 use super::network::{DeviceNetwork, host_networks, instances, specialise};
 use super::platform::{Address, Platform};
 use crate::cpu::activation::Order;
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, Geometry};
 use crate::error::{Error, Result};
 use crate::geodesic::Stages;
 use crate::geodesic::policy::Policy;
@@ -219,20 +219,24 @@ impl CudaModel {
             });
         }
         let decoding = 2 * network.widest + network.data_dim;
+        // Tangents take the place of values, unless those are still needed.
+        let needed = if network.geometry == Geometry::Gaussian { decoding + network.geometry_width() } else { 0 };
         let operation = Operation {
             width_in: d,
             width_out: d * d,
-            room: Jets::width(network, Order::First) + decoding.max(network.tangent_width()),
+            room: Jets::width(network, Order::First) + decoding.max(needed + network.tangent_width()),
             room_rows: EVERY_ROW,
         };
         self.by_chunks(latents, &operation, |launcher, chunk| {
             let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
             let list = RowList::all(chunk.rows);
+            let behind = |numbers: usize| rest + bytes(chunk.rows * numbers);
             network.chains.iter().try_for_each(|chain| {
-                let tangents = places(chain, d, chunk.rows, rest);
+                let tangents = places(chain, d, chunk.rows, behind(needed));
                 let pass = Pass { launcher, network, chain, list, jets: &jets, tangents: &tangents };
+                let scales = scales(&pass, behind(2 * network.widest), behind(decoding))?;
                 pass.push_forward()?;
-                gram(&pass, chunk.out)
+                gram(&pass, scales, chunk.out)
             })
         })
     }
@@ -302,7 +306,7 @@ impl CudaModel {
             let segments = (points - 1) as u32;
             let (stride, data_dim) = (points as u32, data_dim as u32);
             let chords = Chords { list, values, squares, segments_of: 0, segments, stride, data_dim, padding: 0 };
-            chords.launch(launcher)?;
+            chords.launch(launcher, network)?;
             let curves = chunk.rows as u32;
             CurveSums { squares, out: chunk.out, curves, segments, stride, padding: 0 }.launch(launcher)
         })?;

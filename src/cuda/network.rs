@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::ensemble::Member;
 use super::memory::{Buffer, Pinned, Stream};
 use super::platform::{Address, Kernel, Platform};
+use super::softmax::Softmax;
 use crate::cpu::network::{Chain, Dense, Network as HostNetwork};
-use crate::decoder::{Activation, Decoder};
+use crate::decoder::{Activation, Decoder, Geometry};
 use crate::error::{Error, Result};
 
 /// Kernels of which there is also a version made for one decoder's sizes, compiled at run time; wide and narrow ones alike.
@@ -26,15 +28,46 @@ pub(crate) struct DeviceLayer {
     pub has_first: bool,
     /// φ'' ≠ 0.
     pub has_second: bool,
+    /// What stands behind the layer where its activation is not elementwise.
+    pub softmax: Option<Softmax>,
     /// `[outputs, inputs]`.
     pub weight: Address,
     /// `[inputs, outputs]`.
     pub transposed: Address,
     /// `[outputs]`.
     pub bias: Address,
+    /// What is multiplied into φ, `[outputs]`; 0 for 1.
+    pub scale: Address,
     pub decode: Kernel,
     pub jacobian: Kernel,
     pub adjoint: Kernel,
+}
+
+impl DeviceLayer {
+    /// The k-th layer of a head has tangents of every point: the first one's are its weight, unless a softmax changes them.
+    pub fn has_tangents(&self, k: usize) -> bool {
+        k > 0 || self.softmax.is_some()
+    }
+}
+
+/// What a head's outputs are where chords are measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role {
+    Euclidean,
+    Member(Member),
+    Mean,
+    Deviation,
+}
+
+impl Role {
+    fn of(host: &HostNetwork<f32>, chain: &Chain<f32>) -> Self {
+        match (host.geometry, host.member(chain), host.is_std(chain)) {
+            (Geometry::Ensemble(of), Some(number), _) => Self::Member(Member { number, of }),
+            (_, _, Some(false)) => Self::Mean,
+            (_, _, Some(true)) => Self::Deviation,
+            _ => Self::Euclidean,
+        }
+    }
 }
 
 /// One head; offsets as in the CPU's [`Chain`].
@@ -43,6 +76,7 @@ pub(crate) struct DeviceChain {
     pub layers: Vec<DeviceLayer>,
     pub output_offset: usize,
     pub first_layer: usize,
+    pub role: Role,
 }
 
 impl DeviceChain {
@@ -74,6 +108,8 @@ pub(crate) struct DeviceNetwork {
     pub data_dim: usize,
     /// The widest layer, the latent and the data space included.
     pub widest: usize,
+    /// How chords are measured.
+    pub geometry: Geometry,
     pub kernels: CurveKernels,
 }
 
@@ -148,7 +184,7 @@ pub(crate) fn specialise(platform: &dyn Platform, instances: &str) -> Result<boo
 impl DeviceNetwork {
     /// Puts the weights on the device.
     pub fn new(platform: &Arc<dyn Platform>, host: &HostNetwork<f32>) -> Result<Self> {
-        let count: usize = host.layers().map(|l| 2 * l.weight.len() + l.bias.len()).sum();
+        let count: usize = host.layers().map(|l| 2 * l.weight.len() + l.bias.len() + l.scale.len()).sum();
         let weights = Buffer::<f32>::new(platform, count)?;
         let mut staging = Pinned::<f32>::new(platform, count)?;
         let mut next = 0;
@@ -165,15 +201,18 @@ impl DeviceNetwork {
         let mut layer = |l: &Dense<f32>| -> Result<DeviceLayer> {
             let width = |n: usize| if n <= NARROW { "_narrow" } else { "" };
             let general = |family: &str, n: usize| format!("{family}_layer{}", width(n));
+            let has_scale = !l.scale.is_empty();
             Ok(DeviceLayer {
                 inputs: l.inputs,
                 outputs: l.outputs,
                 activation: Activation::ALL.iter().position(|&a| a == l.activation).unwrap_or(0) as u32,
-                has_first: l.activation != Activation::Identity,
+                has_first: l.activation != Activation::Identity || has_scale,
                 has_second: !l.activation.is_piecewise_linear(),
+                softmax: Softmax::of(l.activation),
                 weight: place(&mut l.weight.iter().copied()),
                 transposed: place(&mut (0..l.weight.len()).map(|k| l.weight[k % l.outputs * l.inputs + k / l.outputs])),
                 bias: place(&mut l.bias.iter().copied()),
+                scale: if has_scale { place(&mut l.scale.iter().copied()) } else { 0 },
                 decode: instance_or(platform_ref, &instances::decode(l), &general("decode", l.outputs))?,
                 jacobian: instance_or(platform_ref, &instances::jacobian(d, l), &general("jacobian", l.outputs))?,
                 adjoint: instance_or(platform_ref, &instances::adjoint(l), &general("adjoint", l.inputs))?,
@@ -181,7 +220,12 @@ impl DeviceNetwork {
         };
         let mut chain = |c: &Chain<f32>| -> Result<DeviceChain> {
             let layers = c.layers.iter().map(&mut layer).collect::<Result<_>>()?;
-            Ok(DeviceChain { layers, output_offset: c.output_offset, first_layer: c.first_layer })
+            Ok(DeviceChain {
+                layers,
+                output_offset: c.output_offset,
+                first_layer: c.first_layer,
+                role: Role::of(host, c),
+            })
         };
         let chains = host.chains.iter().map(&mut chain).collect::<Result<_>>()?;
         let by_dim = |family: &str, general: &str| instance_or(platform_ref, &instances::of_dim(family, d), general);
@@ -195,7 +239,15 @@ impl DeviceNetwork {
         // SAFETY: the staging memory is not touched again, and the stream is waited for before it is dropped.
         unsafe { stream.upload((&weights, 0), (&staging, 0), count)? };
         stream.synchronise()?;
-        Ok(Self { _weights: weights, chains, latent_dim: d, data_dim: host.data_dim, widest: host.widest, kernels })
+        Ok(Self {
+            _weights: weights,
+            chains,
+            latent_dim: d,
+            data_dim: host.data_dim,
+            widest: host.widest,
+            geometry: host.geometry,
+            kernels,
+        })
     }
 
     /// Every layer, in the order of its number.
@@ -203,9 +255,21 @@ impl DeviceNetwork {
         self.chains.iter().flat_map(|chain| &chain.layers)
     }
 
-    /// Numbers per point that the tangents of one head take: those before every activation but the first layer's.
+    /// Numbers per point that products between tangents need besides those: an ensemble's average, or what tangents of means and
+    /// standard deviations are multiplied with.
+    pub fn geometry_width(&self) -> usize {
+        let width = self.chains[0].outputs();
+        match self.geometry {
+            Geometry::Euclidean => 0,
+            Geometry::Ensemble(_) => self.latent_dim * width,
+            Geometry::Gaussian => width,
+        }
+    }
+
+    /// Numbers per point that the tangents of one head take: see [`DeviceLayer::has_tangents`].
     pub fn tangent_width(&self) -> usize {
-        let width = |chain: &DeviceChain| chain.layers[1..].iter().map(|l| l.outputs).sum();
+        let kept = |(k, l): (usize, &DeviceLayer)| if l.has_tangents(k) { l.outputs } else { 0 };
+        let width = |chain: &DeviceChain| chain.layers.iter().enumerate().map(kept).sum();
         self.latent_dim * self.chains.iter().map(width).max().unwrap_or(0)
     }
 }

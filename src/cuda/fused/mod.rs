@@ -10,7 +10,7 @@ use super::platform::{Address, Geometry, Kernel, Platform, Properties};
 use super::slices::{self, Build, COLUMNS, Kind, SLICE};
 use super::step::Batch;
 use crate::cpu::network::{Dense, Network as HostNetwork};
-use crate::decoder::Activation;
+use crate::decoder::{self, Activation};
 use crate::error::Result;
 use crate::precision::Precision;
 
@@ -64,6 +64,7 @@ struct FusedHead {
     values: u32,
     padding: u32,
     tangents: Address,
+    scale: Address,
 }
 
 /// `FusedNetwork` in `kernels/fused.cuh`.
@@ -127,6 +128,8 @@ impl Shape {
             || layers > MOST_LAYERS
             || host.chains.len() > MOST_HEADS
             || widest > MOST_WIDTH
+            || host.geometry != decoder::Geometry::Euclidean
+            || host.layers().any(|l| !l.activation.is_elementwise())
             || properties.compute < (8, 0)
         {
             return None;
@@ -377,6 +380,11 @@ fn columns_of_first(layer: &Dense<f32>) -> Vec<u32> {
     (0..layer.inputs * width).map(|e| weight(e / width, e % width).to_bits()).collect()
 }
 
+/// Numbers for every column, `nothing` behind those that there are.
+fn filled_up(numbers: &[f32], columns: usize, nothing: f32) -> Vec<u32> {
+    (0..padded(columns)).map(|n| numbers.get(n).copied().unwrap_or(nothing).to_bits()).collect()
+}
+
 fn layer(shape: &Shape, dense: &Dense<f32>, is_first: bool, words: &mut Vec<u32>, jets: &mut u32) -> FusedLayer {
     let (first, others) = shape.kinds();
     let mut matrix = |kind, (columns, inner), at: &dyn Fn(usize, usize) -> f32| Matrix {
@@ -393,8 +401,10 @@ fn layer(shape: &Shape, dense: &Dense<f32>, is_first: bool, words: &mut Vec<u32>
         true => Matrix { resident: NO_PLACE, step: 1, ..Matrix::zeroed() },
         false => matrix(others, (inputs, outputs), &|n, k| dense.weight[k * inputs + n]),
     };
-    let bias: Vec<u32> = (0..padded(outputs)).map(|n| dense.bias.get(n).map_or(0, |b| b.to_bits())).collect();
-    let has_first = dense.activation != Activation::Identity;
+    // Where columns are filled up, φ must be finite.
+    let nothing: f32 = if dense.activation == Activation::Rsqrt { 1.0 } else { 0.0 };
+    let bias = filled_up(&dense.bias, outputs, nothing);
+    let has_first = dense.activation != Activation::Identity || !dense.scale.is_empty();
     let has_second = !dense.activation.is_piecewise_linear();
     let at = *jets;
     *jets += (padded(outputs) * (usize::from(has_first) + usize::from(has_second))) as u32;
@@ -427,6 +437,10 @@ fn parameters(shape: &Shape, host: &HostNetwork<f32>) -> (Parameters, Vec<u32>, 
             number += 1;
         }
         head.last = number as u32 - 1;
+        let last = chain.last();
+        if !last.scale.is_empty() {
+            head.scale = place(&mut words, &filled_up(&last.scale, last.outputs, 1.0));
+        }
     }
     (network, words, number)
 }
@@ -474,6 +488,10 @@ impl Parameters {
         }
         for head in &mut self.heads[..self.head_count as usize] {
             head.tangents += base;
+            // The buffer begins with a matrix, so that no scale stands at 0.
+            if head.scale != 0 {
+                head.scale += base;
+            }
         }
     }
 }

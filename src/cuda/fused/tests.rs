@@ -384,6 +384,43 @@ fn chains_are_the_processors() {
     }
 }
 
+/// Activations that are no common ones, in columns that are filled up, and weights behind them.
+#[test]
+fn deviations_are_the_processors() {
+    for (build, (compute, widths)) in BUILDS.into_iter().enumerate() {
+        let bench = Bench::new(compute, false);
+        let mut random = Random(build as u64);
+        for d in [1, 3, 9] {
+            let (wide, narrow) = (widths[0], widths[1]);
+            let mut head = |widths: &[usize], activations: &[Activation]| {
+                let mut layers = random.head(d, widths, Activation::Identity, Activation::Identity).layers().to_vec();
+                for (layer, &activation) in layers.iter_mut().zip(activations) {
+                    layer.activation = activation;
+                    if activation == Activation::Rsqrt {
+                        layer.weight.mapv_inplace(f64::abs);
+                        layer.bias.mapv_inplace(|b| f64::from((0.5 + b.abs()) as f32));
+                    }
+                }
+                Head::new("decoder", layers).unwrap()
+            };
+            use Activation::{Exp, Rsqrt, SigmoidAngle, Square};
+            let heads = vec![
+                head(&[wide, 37, narrow], &[Square, Rsqrt, SigmoidAngle]),
+                head(&[5, 9, wide], &[SigmoidAngle, Square, Rsqrt]),
+                head(&[7, narrow], &[SigmoidAngle, Exp]),
+            ];
+            let decoder = Decoder::new(heads).unwrap();
+            let weights: Vec<f64> = (0..decoder.data_dim()).map(|k| f64::from((k % 5) as u8).powi(2) * 0.25).collect();
+            let curves = [(17, Curvature), (5, Gradient), (9, Tangents)];
+            let latents = latents(random.bits(), d, &curves);
+            for decoder in [decoder.weighted(&weights).unwrap(), decoder] {
+                let network = bench.network(&decoder, None);
+                is_exact(&decoder, &network, &latents, &curves, &bench.pass(&network, &latents, &curves, 1));
+            }
+        }
+    }
+}
+
 /// A decoder with few enough weights for shared memory in every build.
 fn small(random: &mut Random, d: usize, widest: usize) -> Decoder {
     Decoder::new(vec![random.head(d, &[widest, 37], Activation::Tanh, Activation::Silu)]).unwrap()
@@ -465,7 +502,7 @@ fn neighbours_do_not_matter() {
 fn nothing_hides_what_is_not_a_number() {
     for (compute, widths) in BUILDS {
         let bench = Bench::new(compute, false);
-        for activation in Activation::COMMON {
+        for activation in Activation::ALL.into_iter().filter(|a| a.is_elementwise()) {
             let decoder = Decoder::new(vec![Random(13).head(3, &[widths[0], 5], activation, activation)]).unwrap();
             let network = bench.network(&decoder, None);
             let found = bench.pass(&network, &[f32::NAN; 9], &[(1, Values)], 1);
