@@ -1,4 +1,4 @@
-//! Values, Jacobians and metrics of many points.
+//! Values, Jacobians, metrics and what comes of them, of many points.
 
 #[path = "../tests/fixtures/mod.rs"]
 mod fixtures;
@@ -43,6 +43,13 @@ fn bench(criterion: &mut Criterion, name: &str, decoder: &Decoder) {
     });
     rates.run(&of("metric", POINTS, metric_flops(decoder)), || {
         black_box(model.metric(points.view()).unwrap());
+    });
+    // The rates of metrics, to tell what eigenvalues and determinants add to them.
+    rates.run(&of("spectrum", POINTS, metric_flops(decoder)), || {
+        black_box(model.spectrum(points.view()).unwrap());
+    });
+    rates.run(&of("log_volume", POINTS, metric_flops(decoder)), || {
+        black_box(model.log_volume(points.view()).unwrap());
     });
 }
 

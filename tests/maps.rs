@@ -208,3 +208,59 @@ fn refusals() {
     says(model.norm(z.view(), three.view()).map(drop), "u: expected [4, 2], found [4, 3]");
     assert!(gap(model.norm(z.view(), z.view()).unwrap().sum() + 1.0, 1.0) == 0.0);
 }
+
+/// A device's metrics and Jacobians lead to the same numbers on the processor.
+#[cfg(feature = "emulator")]
+mod device {
+    use super::fixtures::{Random, kernels, model, norm, widen};
+    use ndarray::{Array, Dimension};
+    use pullback::{Activation, Model};
+
+    fn near<D: Dimension>(what: &str, found: &Array<f32, D>, expected: &Array<f64, D>) {
+        assert_eq!(found.shape(), expected.shape(), "{what}");
+        let error = norm((&widen(found) - expected).view());
+        assert!(error <= 1e-4 * norm(expected.view()), "{what}: error {error:e}, {found} instead of {expected}");
+    }
+
+    /// Every operation by either model, for 70 points.
+    #[test]
+    fn operations_are_the_references() {
+        let decoder = Random(1).decoder(&[3, 30, 40, 60], Activation::Tanh, Activation::Identity);
+        let (there, here): (Model<f32>, Model<f64>) = (kernels::model(&decoder), model(&decoder));
+        let mut random = Random(2);
+        let [z, u, v] = [(); 3].map(|()| random.array((70, 3)).mapv(|x| x as f32));
+        let w = random.array((70, 60)).mapv(|x| x as f32);
+        let [wide_z, wide_u, wide_v] = [&z, &u, &v].map(widen);
+        let (z, u, v) = (z.view(), u.view(), v.view());
+        let (exact_z, exact_u, exact_v) = (wide_z.view(), wide_u.view(), wide_v.view());
+        near("J v", &there.push_forward(z, v).unwrap(), &here.push_forward(exact_z, exact_v).unwrap());
+        near("Jᵀ w", &there.pull_back(z, w.view()).unwrap(), &here.pull_back(exact_z, widen(&w).view()).unwrap());
+        near("inner", &there.inner(z, u, v).unwrap(), &here.inner(exact_z, exact_u, exact_v).unwrap());
+        near("norm", &there.norm(z, u).unwrap(), &here.norm(exact_z, exact_u).unwrap());
+        near("angle", &there.angle(z, u, v).unwrap(), &here.angle(exact_z, exact_u, exact_v).unwrap());
+        near("volume", &there.volume(z).unwrap(), &here.volume(exact_z).unwrap());
+        near("log volume", &there.log_volume(z).unwrap(), &here.log_volume(exact_z).unwrap());
+        near("spectrum", &there.spectrum(z).unwrap().values, &here.spectrum(exact_z).unwrap().values);
+        near("singular", &there.singular(z).unwrap().values, &here.singular(exact_z).unwrap().values);
+        near("metric", &there.truncated_metric(z, 0.0).unwrap().0, &here.metric(exact_z).unwrap());
+        let none = z.slice(ndarray::s![..0, ..]);
+        assert_eq!(there.push_forward(none, none).unwrap().dim(), (0, 60));
+        assert_eq!(there.spectrum(none).unwrap().vectors.dim(), (0, 3, 3));
+    }
+
+    #[test]
+    fn curvature_is_refused() {
+        let model = kernels::model(&pullback::Decoder::sphere(1.0));
+        let z = ndarray::Array2::zeros((2, 2));
+        let z = z.view();
+        let says = |result: pullback::Result<()>, what: &str| {
+            let expected = format!("{what}: computed on the processor alone: load the decoder on Device::cpu()");
+            assert_eq!(result.unwrap_err().to_string(), expected);
+        };
+        says(model.gaussian_curvature(z).map(drop), "Gaussian curvature");
+        says(model.sectional_curvature(z, z, z).map(drop), "sectional curvature");
+        says(model.scalar_curvature(z).map(drop), "scalar curvature");
+        says(model.second_fundamental_form(z, z, z).map(drop), "second fundamental form");
+        says(model.geodesic_acceleration(z, z).map(drop), "geodesic acceleration");
+    }
+}

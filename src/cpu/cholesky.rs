@@ -52,8 +52,7 @@ impl<T: Scalar> Cholesky<T> {
         let longest = rows.iter().step_by(d + 1).fold(T::ZERO, |m, &x| if x > m { x } else { m }).root();
         for (scale, &square) in scale.iter_mut().zip(rows.iter().step_by(d + 1)) {
             *scale = square.root();
-            // Written so that NaN, the root of a negative number, is no length either.
-            if !(*scale > T::from_f64(4.0 * epsilon) * longest) {
+            if *scale <= T::from_f64(4.0 * epsilon) * longest {
                 return Rank::Deficient;
             }
         }
@@ -81,7 +80,7 @@ impl<T: Scalar> Cholesky<T> {
                         row.iter_mut().zip(done).for_each(|(x, &u)| *x = share.fma(u, *x));
                     }
                     let pivot = row[latent];
-                    if !(pivot > tolerance) {
+                    if pivot <= tolerance {
                         return Rank::Deficient;
                     }
                     let inverse = T::ONE / pivot.root();
@@ -117,7 +116,7 @@ impl<T: Scalar> Cholesky<T> {
             let sum: T = row.iter().zip(&*out).map(|(&u, &x)| u * x).sum();
             out[latent] = (b - sum) / row[latent];
         }
-        out.iter_mut().zip(&self.scale).for_each(|(x, &s)| *x = *x / s);
+        out.iter_mut().zip(&self.scale).for_each(|(x, &s)| *x /= s);
     }
 }
 

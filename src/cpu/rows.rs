@@ -14,6 +14,9 @@ pub(crate) fn chunk(numbers: usize) -> usize {
     (CHUNK_NUMBERS / numbers.max(1)).clamp(1, CHUNK)
 }
 
+/// A chunk: its first point, its rows of the inputs, and its part of the outputs.
+type Part<'a, T, const I: usize, const O: usize> = (usize, [&'a [T]; I], [&'a mut [T]; O]);
+
 /// Runs `compute` over chunks of at most `most` points on all threads, each with its own scratch (made for so many points).
 ///
 /// Each input is an array with its width: row p of every one of them belongs to point p. `compute` gets the number of the chunk's first
@@ -38,7 +41,7 @@ pub(crate) fn over_rows<T: Scalar, S, const I: usize, const O: usize>(
         });
         (first, inputs.map(|(rows, width)| &rows[first * width..(first + points) * width]), outputs)
     });
-    let parts: Vec<(usize, [&[T]; I], [&mut [T]; O])> = parts.collect();
+    let parts: Vec<Part<'_, T, I, O>> = parts.collect();
     parts
         .into_par_iter()
         .for_each_init(|| scratch(chunk), |scratch, (first, rows, out)| compute(scratch, first, rows, out));

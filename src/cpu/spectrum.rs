@@ -46,7 +46,7 @@ fn in_lanes<T: Scalar, const L: usize>(d: usize, metrics: &[T], values: &mut [T]
         }
         rotate(d, &mut turned, &mut axes);
         for lane in 0..metrics.len() / size {
-            let broken = scales[lane] - scales[lane]; // 0, or NaN
+            let broken = scales[lane] * T::ZERO; // 0, or NaN
             let point = batch * L + lane;
             let diagonal = |k: usize| turned[k * stride(d) + k][lane];
             order.sort_unstable_by(|&a, &b| diagonal(b).to_f64().total_cmp(&diagonal(a).to_f64()).then(a.cmp(&b)));
