@@ -138,7 +138,7 @@ fn smooth(seed: u64, d: usize) -> Decoder {
     let smooth = [Activation::Tanh, Activation::Softplus, Activation::Sin, Activation::Silu, Activation::Gelu];
     let mut random = Random(seed);
     let hidden = smooth[(random.bits() % 5) as usize];
-    let output = if seed % 2 == 0 { Activation::Identity } else { Activation::Sigmoid };
+    let output = if seed.is_multiple_of(2) { Activation::Identity } else { Activation::Sigmoid };
     let heads =
         [&[d, 20, 16, 30][..], &[d, 11, 17]].map(|widths| random.head(&format!("{widths:?}"), widths, hidden, output));
     Decoder::new(heads.to_vec()).unwrap()
