@@ -77,6 +77,7 @@ pub(super) fn solve<'a, T: Scalar>(
         // From where they started; on a device pairs stand by their number among all, so the ends are taken from the curves.
         let ends = geodesics.curves.select(Axis(0), &above);
         let again = |k: usize| match initial(above[k]) {
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
             Initial::OnDevice(..) => {
                 let curve = row(&ends, k);
                 Initial::Line(&curve[..d], &curve[curve.len() - d..])
