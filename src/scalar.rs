@@ -239,7 +239,7 @@ impl Scalar for f32 {
 
     // Chebyshev's, error 6e-10.
     const ATAN: &'static [f32] =
-        &[-6.026_305e-2, 1.056_982_9e-1, -1.423_953_3e-1, 1.999_818_3e-1, -3.333_330_7e-1, 9.999_999_994e-1];
+        &[-6.026_305e-2, 1.056_982_9e-1, -1.423_953_3e-1, 1.999_818_3e-1, -3.333_330_7e-1, 1.0];
 
     /// W. Press et al., Numerical Recipes, `erfcc`: relative error of erfc below 1.2e-7.
     #[inline(always)]

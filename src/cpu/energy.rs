@@ -170,7 +170,7 @@ pub(crate) fn linearise<T: Scalar>(
     if let Geometry::Ensemble(members) = network.geometry {
         let (width, factor) = (network.chains[0].outputs(), T::from_f64((members as f64).sqrt().recip()));
         let average = &mut scratch.average[..points * d * width];
-        average.iter_mut().for_each(|t| *t = *t * factor);
+        average.iter_mut().for_each(|t| *t *= factor);
         neighbour_products(d, width, tile, average, &mut scratch.average_halo, curves);
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn means<T: Scalar>(members: usize, width: usize, stride: usize, valu
                     }
                 }
                 for m in mean {
-                    *m = *m * share;
+                    *m *= share;
                 }
             }
         },

@@ -51,7 +51,7 @@ pub(crate) fn normalise<T: Scalar>(
         let (_, std) = halves(width, values);
         for tangent in tangents.chunks_exact_mut(width) {
             for (t, &s) in tangent.iter_mut().zip(std) {
-                *t = *t * factor / s;
+                *t *= factor / s;
             }
         }
     }

@@ -20,7 +20,7 @@ impl Decoder {
         for head in &mut decoder.heads {
             let sizes = root_mean_square(head);
             for (k, size) in sizes.into_iter().enumerate() {
-                if !is_kinked(head.layers[k].activation) || !(size > 0.0 && size.is_finite()) {
+                if !is_kinked(head.layers[k].activation) || size <= 0.0 || !size.is_finite() {
                     continue;
                 }
                 let sharp = (sharpness / size).log2().round().clamp(-60.0, 60.0).exp2();

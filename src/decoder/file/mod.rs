@@ -86,7 +86,7 @@ impl Decoder {
 /// What stands behind one prefix.
 enum Part<'a> {
     Layers(Chain<'a>),
-    Rbf(RbfTensors<'a>),
+    Rbf(Box<RbfTensors<'a>>),
 }
 
 /// The tensors of one module of an `nn.Sequential`, by parameter name: `weight`, `bias`, `running_mean` ….
@@ -103,7 +103,7 @@ fn group<'a>(tensors: &'a SafeTensors<'a>) -> Result<BTreeMap<String, Part<'a>>>
         let view = tensors.tensor(key).map_err(|e| Error::Decoder(format!("key `{key}`: {e}")))?;
         let (rest, parameter) = key.rsplit_once('.').unwrap_or(("", key));
         if tensors.tensor(&format!("{rest}.centers")).is_ok() {
-            let part = chains.entry(rest.into()).or_insert_with(|| Part::Rbf(RbfTensors::default()));
+            let part = chains.entry(rest.into()).or_insert_with(|| Part::Rbf(Box::default()));
             if let Part::Rbf(tensors) = part {
                 tensors.insert(parameter, key, view)?;
             }
