@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use super::device::DeviceName;
+use super::metric::{Extent, GridSize, Quantity};
 use crate::decoder::Likelihood;
 use crate::precision::Precision;
 
@@ -36,13 +37,13 @@ pub(super) enum Command {
     Demo(DemoArgs),
     /// Solve geodesics between pairs of latent points.
     Geodesics(GeodesicsArgs),
-    /// Compute the metric G = JᵀJ and the volume element √det G at latent points.
+    /// Compute the metric G = JᵀJ and what follows from it (volume, spectrum, curvature, …) at latent points or on a grid.
     Metric(MetricArgs),
     /// Show this machine's devices, and what a decoder file holds.
     Info(InfoArgs),
     /// Measure how far a GPU's results are from float64 in every precision.
     Precision(PrecisionArgs),
-    /// Draw pictures of a finished run of `geodesics` or `demo`.
+    /// Draw pictures of a finished run of `geodesics`, `demo` or `metric`.
     Plot(PlotArgs),
 }
 
@@ -179,13 +180,29 @@ pub(super) struct GeodesicsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("places").required(true))]
 pub(super) struct MetricArgs {
     /// Decoder weights: a safetensors file with the state_dict of an nn.Sequential
     #[arg(long, value_name = "FILE")]
     pub decoder: PathBuf,
     /// Latents: .npy, [points, latent dimension], a float type
-    #[arg(long, value_name = "FILE")]
-    pub points: PathBuf,
+    #[arg(long, value_name = "FILE", group = "places")]
+    pub points: Option<PathBuf>,
+    /// In place of points a grid over a latent plane, for maps: points along both axes, as 200 or 200x150
+    #[arg(long, value_name = "SIZE", group = "places")]
+    pub grid: Option<GridSize>,
+    /// The grid's borders [default: -3,3,-3,3, or a little more than --around takes]
+    #[arg(long, value_name = "X0,X1,Y0,Y1", requires = "grid", conflicts_with = "points", allow_hyphen_values = true)]
+    pub extent: Option<Extent>,
+    /// Latents to lay the grid around, and to draw over the maps: .npy, [rows, 2]
+    #[arg(long, value_name = "FILE", requires = "grid", conflicts_with = "points")]
+    pub around: Option<PathBuf>,
+    /// What to compute, in any order: metric, volume, logdet, spectrum, condition, rank, dimension, singular, curvature, truncated
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "metric,volume")]
+    pub compute: Vec<Quantity>,
+    /// Eigenvalues below this share of the largest do not count in rank and truncated [default: 8 d times the rounding of products]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub threshold: Option<f64>,
     #[command(flatten)]
     pub output: OutArgs,
     #[command(flatten)]

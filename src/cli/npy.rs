@@ -171,17 +171,22 @@ impl Reader {
         Ok(())
     }
 
-    /// Row `index` along the first axis of one of our own arrays: C order, `T` as [`Number::DESCR`] names it.
+    /// Row `index` along the first axis, as [`Reader::rows`].
     pub fn row<T: Number>(&mut self, index: usize) -> Result<Vec<T>> {
+        self.rows(index, 1)
+    }
+
+    /// `count` rows from `first` on along the first axis of one of our own arrays: C order, `T` as [`Number::DESCR`] names it.
+    pub fn rows<T: Number>(&mut self, first: usize, count: usize) -> Result<Vec<T>> {
         if self.header.descr != T::DESCR || self.header.fortran {
             let found = &self.header.descr;
             return Err(self.refuse(format!("expected dtype {} in C order, found {found}", T::DESCR)));
         }
         self.check_size(T::WIDTH)?;
         let row: usize = self.header.shape.iter().skip(1).product();
-        let at = self.start + (index * row * T::WIDTH) as u64;
+        let at = self.start + (first * row * T::WIDTH) as u64;
         self.file.seek(SeekFrom::Start(at)).map_err(Error::io(&self.path))?;
-        let mut bytes = vec![0; row * T::WIDTH];
+        let mut bytes = vec![0; count * row * T::WIDTH];
         self.file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
         Ok(bytes.chunks_exact(T::WIDTH).map(T::from_bytes).collect())
     }

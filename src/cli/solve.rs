@@ -217,13 +217,19 @@ pub(super) struct Arrays {
 
 impl Arrays {
     pub fn create(output: &Output, count: usize, segments: usize, latent_dim: usize) -> Result<Self> {
+        Self::create_as(output, "", count, segments, latent_dim)
+    }
+
+    /// The same with a prefix before the files' names.
+    pub fn create_as(output: &Output, prefix: &str, count: usize, segments: usize, latent_dim: usize) -> Result<Self> {
+        let name = |name: &str| format!("{prefix}{name}.npy");
         Ok(Self {
-            curves: output.array::<f32>("curves.npy", &[count, segments + 1, latent_dim])?,
-            energy: output.array::<f32>("energy.npy", &[count])?,
-            length: output.array::<f32>("length.npy", &[count])?,
-            gradient_norm: output.array::<f32>("gradient_norm.npy", &[count])?,
-            iterations: output.array::<u32>("iterations.npy", &[count])?,
-            status: output.array::<u8>("status.npy", &[count])?,
+            curves: output.array::<f32>(&name("curves"), &[count, segments + 1, latent_dim])?,
+            energy: output.array::<f32>(&name("energy"), &[count])?,
+            length: output.array::<f32>(&name("length"), &[count])?,
+            gradient_norm: output.array::<f32>(&name("gradient_norm"), &[count])?,
+            iterations: output.array::<u32>(&name("iterations"), &[count])?,
+            status: output.array::<u8>(&name("status"), &[count])?,
         })
     }
 

@@ -35,13 +35,35 @@ const CIVIDIS: [[u8; 3]; 10] = [
     [0xfe, 0xe8, 0x38],
 ];
 
+/// Blue, white, red, as dark at both ends (C. Brewer's RdBu, 2003): for numbers of both signs.
+const DIVERGING: [[u8; 3]; 9] = [
+    [0x1b, 0x50, 0x8c],
+    [0x43, 0x93, 0xc3],
+    [0x92, 0xc5, 0xde],
+    [0xd1, 0xe5, 0xf0],
+    [0xf7, 0xf7, 0xf7],
+    [0xfd, 0xdb, 0xc7],
+    [0xf4, 0xa5, 0x82],
+    [0xd6, 0x60, 0x4d],
+    [0xa5, 0x18, 0x30],
+];
+
 /// The colour of a share from 0 to 1.
 pub(super) fn heat(share: f64) -> RGBColor {
-    let x = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) } * (CIVIDIS.len() - 1) as f64;
-    let low = (x as usize).min(CIVIDIS.len() - 2);
+    between(&CIVIDIS, share)
+}
+
+/// The colour of a share from 0 to 1, white at a half.
+pub(super) fn diverging(share: f64) -> RGBColor {
+    between(&DIVERGING, share)
+}
+
+fn between(colours: &[[u8; 3]], share: f64) -> RGBColor {
+    let x = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) } * (colours.len() - 1) as f64;
+    let low = (x as usize).min(colours.len() - 2);
     let t = x - low as f64;
     let mix = |channel: usize| {
-        let (a, b) = (f64::from(CIVIDIS[low][channel]), f64::from(CIVIDIS[low + 1][channel]));
+        let (a, b) = (f64::from(colours[low][channel]), f64::from(colours[low + 1][channel]));
         (a + t * (b - a)).round() as u8
     };
     RGBColor(mix(0), mix(1), mix(2))

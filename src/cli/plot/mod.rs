@@ -3,12 +3,17 @@
 mod axes;
 mod canvas;
 mod colour;
+mod heat;
 mod lengths;
+mod map;
+mod metric;
+mod pair;
 mod plane;
 mod principal;
 mod speed;
 mod strips;
 
+pub(super) use pair::{Panel, draw_pair};
 pub(super) use plane::Plane;
 pub(super) use speed::{Speed, chord_speeds, draw_speeds};
 pub(super) use strips::{Strip, draw_strips};
@@ -37,7 +42,21 @@ const SCATTER: usize = 3000;
 
 pub(super) fn run(args: &PlotArgs) -> Result<()> {
     let record = read_record(&args.run)?;
-    let decoder = open_decoder(args, &record)?;
+    let pictures =
+        if record["command"] == "metric" { metric::pictures(args, &record)? } else { of_curves(args, &record)? };
+    check_interrupt(0, pictures.len())?;
+    let mut summary = String::new();
+    for (name, png) in &pictures {
+        write_picture(&args.run.join(name), png)?;
+        summary += &format!("{}\n", args.run.join(name).display());
+    }
+    let names: Vec<_> = pictures.iter().map(|p| p.0).collect();
+    args.print.result(&summary, &json!({ "out": args.run.display().to_string(), "pictures": names }))
+}
+
+/// Pictures of a run of geodesics.
+fn of_curves(args: &PlotArgs, record: &Value) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let decoder = open_decoder(args, record)?;
     let mut run = Run::open(&args.run, &decoder)?;
     let drawn = run.curves(args.curves)?;
     if drawn.is_empty() {
@@ -46,18 +65,11 @@ pub(super) fn run(args: &PlotArgs) -> Result<()> {
     let device = Device::cpu();
     // The same geometry with fewer outputs: all that is drawn here is geometry.
     let model = device.load(&decoder.compressed())?;
-    let pictures = [
+    Ok(vec![
         ("curves.png", draw_plane(&drawn, run.count, &model)?),
         ("lengths.png", draw_scatter(&run.curves(SCATTER)?, run.count, &model)?),
         ("speeds.png", draw_panels(&drawn, &model)?),
-    ];
-    check_interrupt(0, pictures.len())?;
-    let mut summary = String::new();
-    for (name, png) in &pictures {
-        write_picture(&args.run.join(name), png)?;
-        summary += &format!("{}\n", args.run.join(name).display());
-    }
-    args.print.result(&summary, &json!({ "out": args.run.display().to_string(), "pictures": pictures.map(|p| p.0) }))
+    ])
 }
 
 fn open_decoder(args: &PlotArgs, record: &Value) -> Result<Decoder> {
@@ -65,7 +77,7 @@ fn open_decoder(args: &PlotArgs, record: &Value) -> Result<Decoder> {
     let command = record["command"].as_str().unwrap_or("?");
     if !["geodesics", "demo"].contains(&command) {
         return refuse(format!(
-            "expected a run of `pullback geodesics` or `pullback demo`, found one of `pullback {command}`"
+            "expected a run of `pullback geodesics`, `pullback demo` or `pullback metric`, found one of `pullback {command}`"
         ));
     }
     let path = match (&args.decoder, record["decoder"].as_str()) {

@@ -1,16 +1,16 @@
 //! The latent plane: √det G as a heat map, encoded data, straight lines and geodesics.
 
-use ndarray::Array2;
 use plotters::style::text_anchor::HPos;
 
-use super::axes::{Frame, Scale, TICK, TITLE, legend};
-use super::canvas::{BLACK, Canvas, Font, GREY, Point, Stroke, WHITE, draw};
-use super::colour::{CLASSES, GEODESIC, STRAIGHT, heat};
+use super::axes::{Frame, Scale, TICK, legend};
+use super::canvas::{BLACK, Canvas, Font, Point, Stroke, WHITE, draw};
+use super::colour::{CLASSES, GEODESIC, STRAIGHT};
+use super::heat::HeatMap;
 use crate::error::Result;
 use crate::model::Model;
 
-/// Cells of the heat map along each side.
-const CELLS: usize = 360;
+/// Title of a bar of volumes.
+const VOLUME: &str = "volume element √det G";
 
 /// What is drawn on the plane. Curves are points of the plane.
 #[derive(Default)]
@@ -41,11 +41,15 @@ impl Plane<'_> {
             x: Scale::around(points().map(|p| p.0), 0.05),
             y: Scale::around(points().map(|p| p.1), 0.05),
         };
-        let map = self.model.map(|model| HeatMap::new(model, &frame)).transpose()?;
+        let map = self.model.map(|model| HeatMap::volumes(model, &frame)).transpose()?;
         draw(1600, 1320, |canvas| {
             canvas.text((frame.left, 50.0), Font::new(34.0, HPos::Left).bold(), &self.title)?;
             match &map {
-                Some(map) => map.draw(canvas, &frame)?,
+                Some(map) => {
+                    map.draw(canvas, &frame)?;
+                    let bar = Frame { left: frame.right + 48.0, right: frame.right + 84.0, ..frame };
+                    map.ramp.draw_bar(canvas, &bar, VOLUME)?;
+                }
                 None => frame.grid(canvas)?,
             }
             self.draw_digits(canvas, &frame)?;
@@ -112,68 +116,7 @@ impl Plane<'_> {
 }
 
 /// Thinner and clearer where there are many.
-fn stroke(colour: plotters::style::RGBColor, count: usize) -> Stroke {
+pub(super) fn stroke(colour: plotters::style::RGBColor, count: usize) -> Stroke {
     let few = count <= 15;
     Stroke { casing: if few { 2.0 } else { 1.0 }, ..Stroke::new(colour, if few { 4.5 } else { 2.2 }) }
-}
-
-/// √det G over a frame.
-struct HeatMap {
-    volumes: Vec<f32>,
-    scale: Scale,
-}
-
-impl HeatMap {
-    fn new(model: &Model, frame: &Frame) -> Result<Self> {
-        let along =
-            |scale: &Scale, k: usize| (scale.low + (scale.high - scale.low) * (k as f64 + 0.5) / CELLS as f64) as f32;
-        let latents = Array2::from_shape_fn((CELLS * CELLS, 2), |(k, axis)| {
-            if axis == 0 { along(&frame.x, k % CELLS) } else { along(&frame.y, k / CELLS) }
-        });
-        let volumes = model.volume(latents.view())?.to_vec();
-        let mut sorted: Vec<f32> = volumes.iter().copied().filter(|v| v.is_finite() && *v > 0.0).collect();
-        sorted.sort_by(f32::total_cmp);
-        let percentile = |p: usize| sorted.get((sorted.len().saturating_sub(1)) * p / 1000).map(|&v| f64::from(v));
-        let scale = match (percentile(2), percentile(998)) {
-            (Some(low), Some(high)) if high > low => Scale { low, high, logarithmic: high > 20.0 * low },
-            (Some(one), _) => Scale { low: 0.9 * one, high: 1.1 * one, logarithmic: false },
-            _ => Scale { low: 0.0, high: 1.0, logarithmic: false },
-        };
-        Ok(Self { volumes, scale })
-    }
-
-    fn draw(&self, canvas: &Canvas<'_>, frame: &Frame) -> Result<()> {
-        let (width, height) = ((frame.right - frame.left) / CELLS as f64, (frame.bottom - frame.top) / CELLS as f64);
-        for (k, &volume) in self.volumes.iter().enumerate() {
-            let (column, row) = ((k % CELLS) as f64, (k / CELLS) as f64);
-            let corner = (frame.left + column * width, frame.bottom - (row + 1.0) * height);
-            canvas.rectangle(
-                corner,
-                (corner.0 + width, corner.1 + height),
-                heat(self.scale.share(f64::from(volume))),
-            )?;
-        }
-        self.draw_bar(canvas, frame)
-    }
-
-    fn draw_bar(&self, canvas: &Canvas<'_>, frame: &Frame) -> Result<()> {
-        let (left, right) = (frame.right + 48.0, frame.right + 84.0);
-        let steps = 256;
-        for k in 0..steps {
-            let at = |k: usize| frame.bottom - (frame.bottom - frame.top) * k as f64 / f64::from(steps as u16);
-            canvas.rectangle((left, at(k + 1)), (right, at(k)), heat((k as f64 + 0.5) / f64::from(steps as u16)))?;
-        }
-        let pen = Stroke::new(GREY, 1.5);
-        let mut widest: f64 = 0.0;
-        for (value, label) in self.scale.ticks(8) {
-            let y = frame.bottom - self.scale.share(value) * (frame.bottom - frame.top);
-            canvas.line(&[(right, y), (right + 8.0, y)], pen)?;
-            let font = Font::new(TICK, HPos::Left);
-            canvas.text((right + 14.0, y), font, &label)?;
-            widest = widest.max(canvas.text_width(font, &label));
-        }
-        let font = Font { upwards: true, ..Font::new(TITLE, HPos::Center) };
-        let title = "volume element √det G";
-        canvas.text((right + 14.0 + widest + 34.0, (frame.top + frame.bottom) / 2.0), font, title)
-    }
 }

@@ -1,5 +1,7 @@
 //! `pullback demo`: geodesics between handwritten digits, from data that is built in.
 
+mod uncertain;
+
 use std::path::Path;
 use std::time::Instant;
 
@@ -20,9 +22,9 @@ use crate::model::Model;
 
 /// A decoder R² → R⁶⁴ trained on the 8×8 digits of scikit-learn (E. Alpaydin, C. Kaynak, 1998), with the latents and classes of
 /// all 1,797 images.
-const DECODER: &[u8] = include_bytes!("../../fixtures/digits-d2-tanh.safetensors");
-const LATENTS: &[u8] = include_bytes!("../../fixtures/digits-d2-tanh.latents.npy");
-const LABELS: &[u8] = include_bytes!("../../fixtures/digits-d2-tanh.labels.npy");
+const DECODER: &[u8] = include_bytes!("../../../fixtures/digits-d2-tanh.safetensors");
+const LATENTS: &[u8] = include_bytes!("../../../fixtures/digits-d2-tanh.latents.npy");
+const LABELS: &[u8] = include_bytes!("../../../fixtures/digits-d2-tanh.labels.npy");
 /// Bytes before the numbers in both arrays.
 const HEADER: usize = 128;
 /// Width and height of an image.
@@ -57,7 +59,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let device = args.machine.open(args.print)?;
     let decoder = decoder()?;
     let model = args.machine.load(&device, &decoder, args.print)?;
-    let digits = Digits::built_in()?;
+    let digits = Digits::built_in(LATENTS, LABELS)?;
     let pairs = random_pairs(digits.labels.len());
     let ends = |side: usize| Array2::from_shape_fn((PAIRS, 2), |(k, axis)| digits.latents[[pairs[k][side], axis]]);
     let (starts, ends) = (ends(0), ends(1));
@@ -83,6 +85,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let solved = Solved { pairs, geodesics, straight_lengths };
     let chosen = digits.choose(&solved);
     draw_pictures(&output, &model, &digits, &solved, &chosen)?;
+    let uncertain = uncertain::run(args, &device, &output)?;
 
     let mut record = record("demo", &model, &device, &options, &totals);
     record["decoder"] = json!("decoder.safetensors");
@@ -90,6 +93,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     record["starts"] = json!("starts.npy");
     record["ends"] = json!("ends.npy");
     record["drawn"] = json!(chosen);
+    record["uncertain"] = uncertain;
     record["timings"]["total_seconds"] = json!(began.elapsed().as_secs_f64());
     check_interrupt(PAIRS, PAIRS)?;
     let target = output.target().display().to_string();
@@ -114,10 +118,11 @@ fn next_steps(out: &Path) -> String {
     };
     let file = |name: &str| quoted(&out.join(name));
     format!(
-        "pictures: {}, {}, {}\n\nnext, with these files or your own:\n  pullback geodesics --decoder {} --starts {} --ends {} --out my-run\n  pullback plot my-run\n",
+        "pictures: {}, {}, {}, {}\n\nnext, with these files or your own:\n  pullback geodesics --decoder {} --starts {} --ends {} --out my-run\n  pullback plot my-run\n",
         file("latent-plane.png"),
         file("digit-strips.png"),
         file("speed.png"),
+        file("mean-and-expected.png"),
         file("decoder.safetensors"),
         file("starts.npy"),
         file("ends.npy"),
@@ -132,11 +137,12 @@ fn random_pairs(images: usize) -> Vec<[usize; 2]> {
 }
 
 impl Digits {
-    fn built_in() -> Result<Self> {
+    /// From the bytes of both arrays.
+    fn built_in(latents: &'static [u8], labels: &'static [u8]) -> Result<Self> {
         let numbers = |bytes: &'static [u8]| bytes.get(HEADER..).unwrap_or_default();
         let latents: Vec<f32> =
-            numbers(LATENTS).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let labels: Vec<usize> = numbers(LABELS).chunks_exact(8).map(|b| usize::from(b[0])).collect();
+            numbers(latents).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let labels: Vec<usize> = numbers(labels).chunks_exact(8).map(|b| usize::from(b[0])).collect();
         let latents = Array2::from_shape_vec((labels.len(), 2), latents).map_err(|e| Error::Decoder(e.to_string()))?;
         Ok(Self { latents, labels })
     }
