@@ -189,7 +189,7 @@ pub(super) struct MetricArgs {
     #[arg(long, value_name = "FILE", group = "places")]
     pub points: Option<PathBuf>,
     /// In place of points a grid over a latent plane, for maps: points along both axes, as 200 or 200x150
-    #[arg(long, value_name = "SIZE", group = "places")]
+    #[arg(long, value_name = "SIZE", group = "places", allow_hyphen_values = true)]
     pub grid: Option<GridSize>,
     /// The grid's borders [default: -3,3,-3,3, or a little more than --around takes]
     #[arg(long, value_name = "X0,X1,Y0,Y1", requires = "grid", conflicts_with = "points", allow_hyphen_values = true)]

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::precision::Precision;
 use places::Places;
-use tally::Tally;
+use tally::{Tally, number};
 
 /// Results computed and written at a time.
 const BATCH_BYTES: usize = 8 << 20;
@@ -262,7 +262,9 @@ impl Columns {
     /// A line for each quantity.
     fn lines(&self, d: usize, threshold: Option<f64>) -> String {
         let title = |column: &Column| match (column.quantity, threshold) {
-            (quantity, Some(t)) if quantity.has_threshold() => format!("{} (threshold {t:.1e})", quantity.title(d)),
+            (quantity, Some(t)) if quantity.has_threshold() => {
+                format!("{} (threshold {})", quantity.title(d), number(t))
+            }
             (quantity, _) => quantity.title(d).into(),
         };
         self.all.iter().map(|c| format!("{}: {}\n", title(c), c.tally.line(c.quantity.has_range()))).collect()

@@ -51,12 +51,14 @@ impl Tally {
 }
 
 /// Four digits, without an exponent where that is readable.
-fn number(x: f64) -> String {
+pub(super) fn number(x: f64) -> String {
     match x.abs() {
         size if x.fract() == 0.0 && size < 1e6 => format!("{x}"),
         size if (1e-3..1e5).contains(&size) => {
             let decimals = (3 - size.log10().floor() as i32).max(0) as usize;
-            format!("{x:.decimals$}")
+            // Zeros at the end stand for digits that were rounded.
+            let (rounded, exact) = (format!("{x:.decimals$}"), x.to_string());
+            if exact.len() < rounded.len() { exact } else { rounded }
         }
         _ => format!("{x:.3e}"),
     }
@@ -68,8 +70,8 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        let found = [0.0, 2.0, -4.01456, 0.13432, 10.0151, 23456.7, 1.23456e-7, 3.2e8].map(number);
-        assert_eq!(found, ["0", "2", "-4.015", "0.1343", "10.02", "23457", "1.235e-7", "3.200e8"]);
+        let found = [0.0, 2.0, 0.3, 1.9999, -4.01456, 0.13432, 10.0151, 23456.7, 1.23456e-7, 3.2e8].map(number);
+        assert_eq!(found, ["0", "2", "0.3", "2.000", "-4.015", "0.1343", "10.02", "23457", "1.235e-7", "3.200e8"]);
     }
 
     #[test]
