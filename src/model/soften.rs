@@ -12,7 +12,7 @@ use super::Model;
 use crate::error::{Error, Result};
 use crate::geodesic::backend::Initial;
 use crate::geodesic::initial::straight_line;
-use crate::geodesic::{Geodesics, Options};
+use crate::geodesic::{Geodesics, Options, Status};
 use crate::scalar::Scalar;
 
 /// Sharpness β of every stage, in units of 1 / size of the pre-activations.
@@ -104,7 +104,7 @@ fn stages<T: Scalar>(model: &Model<T>) -> Result<&[Model<T>]> {
 }
 
 /// Puts the decoder's own energies and lengths in place of the smooth one's; returns the curves that are above the straight line
-/// between their ends, or not finite.
+/// between their ends, or were not finite in a smooth one's eyes.
 fn measure<T: Scalar>(model: &Model<T>, geodesics: &mut Geodesics<T>) -> Result<Vec<usize>> {
     let (count, points, d) = geodesics.curves.dim();
     let mut above = Vec::new();
@@ -118,8 +118,9 @@ fn measure<T: Scalar>(model: &Model<T>, geodesics: &mut Geodesics<T>) -> Result<
             }
         }
         let (own, straight) = (model.energy(curves)?, model.energy(lines.view())?);
-        let not_above = own.energy.iter().zip(&straight.energy).map(|(own, straight)| own <= straight);
-        above.extend(not_above.enumerate().filter(|(_, good)| !good).map(|(k, _)| from + k));
+        let not_above = |k: usize| own.energy[k - from] <= straight.energy[k - from];
+        let good = |k: usize| not_above(k) && geodesics.status[k] != Status::NonFinite;
+        above.extend((from..from + own.energy.len()).filter(|&k| !good(k)));
         Zip::from(geodesics.energy.slice_axis_mut(Axis(0), part)).and(&own.energy).for_each(|to, &e| *to = e);
         Zip::from(geodesics.length.slice_axis_mut(Axis(0), part)).and(&own.length).for_each(|to, &l| *to = l);
     }
