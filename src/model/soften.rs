@@ -34,7 +34,7 @@ pub(super) fn solve<'a, T: Scalar>(
     initial: &(dyn Fn(usize) -> Initial<'a, T> + Sync),
     progress: &(dyn Fn(usize, usize) -> ControlFlow<()> + Sync),
 ) -> Result<(Geodesics<T>, Option<f64>)> {
-    let (stages, d) = (stages(model)?, model.decoder.latent_dim());
+    let stages = stages(model)?;
     let stage_count = stages.len();
     let early = Options {
         max_iterations: options.max_iterations / EARLY_SHARE,
@@ -75,11 +75,12 @@ pub(super) fn solve<'a, T: Scalar>(
     let above = measure(model, &mut geodesics)?;
     if !above.is_empty() {
         // From where they started; on a device pairs stand by their number among all, so the ends are taken from the curves.
+        #[cfg(any(feature = "cuda", feature = "emulator"))]
         let ends = geodesics.curves.select(Axis(0), &above);
         let again = |k: usize| match initial(above[k]) {
             #[cfg(any(feature = "cuda", feature = "emulator"))]
             Initial::OnDevice(..) => {
-                let curve = row(&ends, k);
+                let (curve, d) = (row(&ends, k), model.decoder.latent_dim());
                 Initial::Line(&curve[..d], &curve[curve.len() - d..])
             }
             host => host,
