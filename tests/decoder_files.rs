@@ -377,7 +377,7 @@ fn unknown_number_formats() {
 fn unknown_activations() {
     let entries = state_dict("", plain(Activation::Tanh, Activation::Identity).layers());
     let known =
-        "expected one of identity, relu, leaky_relu, elu, selu, tanh, sigmoid, softplus, silu, gelu, gelu_tanh, sin";
+        "expected one of identity, relu, leaky_relu, elu, selu, tanh, sigmoid, softplus, silu, gelu, gelu_tanh, sin, square, exp, rsqrt, sigmoid_angle, softmax, softmax_angle";
     assert_eq!(
         refusal(&entries, &[("activation", "mish")]),
         format!("metadata `activation`: unknown activation `mish`: {known}")
@@ -409,7 +409,7 @@ fn several_chains_without_a_choice() {
     let entries = [state_dict("encoder.", layers.layers()), state_dict("decoder.", layers.layers())].concat();
     assert_eq!(
         refusal(&entries, &[TANH]),
-        "the file holds 2 chains of layers (`decoder`, `encoder`): say which of them are the decoder's heads (--heads, or `heads` in the file's metadata)"
+        "the file holds 2 chains of layers (`decoder`, `encoder`): say which of them are the decoder's heads (--heads, or `heads` in the file's metadata), or that they are members of an ensemble (--ensemble, or their number as `members`)"
     );
     assert_eq!(
         refusal(&entries, &[TANH, ("heads", "decoder,mean")]),
