@@ -187,6 +187,9 @@ fn info_describes_a_decoder() {
     let run = bench.run(&["info", "d.safetensors", "--json"]);
     let record: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
     assert_eq!(record["decoder"]["latent_dim"], 2);
+    assert_eq!(record["decoder"]["geometry"], "Euclidean");
+    let ensemble = bench.run(&["info", fixture("digits-d2-ensemble.safetensors").to_str().expect("UTF-8")]);
+    assert!(ensemble.stdout.contains("metric: expected, of an ensemble of 10 members"), "{}", ensemble.stdout);
     assert_eq!(bench.run(&["info"]).code, 0);
     mlp(&bench.path("bare.safetensors"), &command_line::two_layers(), &[]);
     let run = bench.run(&["info", "bare.safetensors"]);

@@ -187,3 +187,27 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().expect("it ends");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"));
 }
+
+/// The bench's decoder has three outputs by way of tanh and none that is a probability.
+#[test]
+fn metrics_that_the_decoder_has_not() {
+    bench().refuses(&with(&["--fisher-rao", "bernoulli"]), &["expected probabilities, by sigmoid", "`decoder`", "found identity"]);
+    bench().refuses(&with(&["--fisher-rao", "categorical"]), &["by softmax", "found identity"]);
+    bench().refuses(&with(&["--fisher-rao", "gaussian"]), &["expected two heads", "found 1"]);
+    bench().refuses(&with(&["--epsilon", "-1"]), &["epsilon", "at least 0", "found -1"]);
+    bench().refuses(&with(&["--epsilon", "NaN"]), &["epsilon", "found NaN"]);
+    bench().refuses(&with(&["--ensemble"]), &["ensemble", "at least two members"]);
+    for (weights, parts) in [
+        (array![1.0_f32, -2.0, 1.0], ["w.npy", "found -2 at 1"]),
+        (array![1.0, f32::NAN, 1.0], ["w.npy", "found NaN at 1"]),
+        (array![1.0, 1.0], ["w.npy", "expected 3, one for every output, found 2"]),
+    ] {
+        let bench = bench();
+        write_npy(bench.path("w.npy"), &weights).expect("write");
+        bench.refuses(&with(&["--weights", "w.npy"]), &parts);
+    }
+    let bench = bench();
+    write_npy(bench.path("w.npy"), &array![[1.0_f32, 1.0, 1.0]]).expect("write");
+    bench.refuses(&with(&["--weights", "w.npy"]), &["w.npy", "expected an array [outputs] of weights, found [1, 3]"]);
+    bench.refuses(&with(&["--weights", "none.npy"]), &["none.npy", "No such file"]);
+}

@@ -311,6 +311,70 @@ fn files_without_tensors() {
     assert_eq!(refusal(&[], &[TANH]), "the file holds no tensors: expected `0.weight`, `0.bias` and so on");
 }
 
+/// `precision.centers` [2, 1] and so on, two outputs.
+fn rbf() -> Vec<Entry> {
+    vec![
+        entry("precision.centers", &[2, 1], &[0.0, 1.0]),
+        entry("precision.bandwidths", &[2], &[1.0, 2.0]),
+        entry("precision.weight", &[2, 2], &[1.0, 0.5, 0.25, 2.0]),
+        entry("precision.floor", &[1], &[0.1]),
+    ]
+}
+
+#[test]
+fn radial_basis_functions_follow_the_other_head() {
+    let mean = Random(2).head("mean", &[1, 3, 2], Activation::Tanh, Activation::Identity);
+    let entries = [rbf(), state_dict("mean.", mean.layers())].concat();
+    let both = read(&file(Dtype::F64, &entries, &[TANH])).unwrap();
+    assert_eq!(both.heads().iter().map(|h| h.name()).collect::<Vec<_>>(), ["mean", "precision"]);
+    assert_eq!(both.heads()[0], mean);
+    let found = model::<f64>(&both).decode(ndarray::array![[0.5]].view()).unwrap();
+    let (near, far) = ((-0.25_f64).exp(), (-0.5_f64).exp());
+    assert!((found[[0, 3]] - (0.25 * near + 2.0 * far + 0.1).powf(-0.5)).abs() < 1e-14);
+    // Alone, or where asked for.
+    assert_eq!(read(&file(Dtype::F64, &rbf(), &[])).unwrap().data_dim(), 2);
+    let alone = FileOptions { heads: vec!["precision".into()], ..FileOptions::default() };
+    assert_eq!(Decoder::from_safetensors(&file(Dtype::F64, &entries, &[TANH]), &alone).unwrap().heads().len(), 1);
+
+    let without = |key: &str| {
+        let mut entries = rbf();
+        entries.retain(|e| e.0 != key);
+        refusal(&entries, &[])
+    };
+    assert_eq!(without("precision.floor"), "missing key `precision.floor`: expected shape [1] or [outputs]");
+    assert_eq!(without("precision.weight"), "missing key `precision.weight`: expected shape [outputs, K]");
+    let with = |more: Entry| refusal(&[rbf(), vec![more]].concat(), &[]);
+    let found = with(entry("precision.bias", &[1], &[0.0]));
+    assert_eq!(found, "unknown key `precision.bias`: expected centers, bandwidths, weight, floor of radial basis functions");
+    let mut entries = rbf();
+    entries[1] = entry("precision.bandwidths", &[3], &[1.0; 3]);
+    assert_eq!(refusal(&entries, &[]), "key `precision.bandwidths`: expected shape [2], found [3]");
+    entries[1] = entry("precision.bandwidths", &[2], &[1.0, -1.0]);
+    let found = refusal(&entries, &[]);
+    assert_eq!(found, "head `precision`, bandwidths: expected finite numbers of at least 0, found -1");
+}
+
+#[test]
+fn members_of_an_ensemble() {
+    let mut random = Random(5);
+    let heads: Vec<_> = (0..11)
+        .map(|k| random.head(&format!("decoders.{k}"), &[2, 3, 2], Activation::Tanh, Activation::Identity))
+        .collect();
+    let entries: Vec<Entry> =
+        heads.iter().flat_map(|head| state_dict(&format!("{}.", head.name()), head.layers())).collect();
+    let found = read(&file(Dtype::F64, &entries, &[TANH, ("members", "11")])).unwrap();
+    assert_eq!(found, Decoder::ensemble(heads.clone()).unwrap()); // in the order of their numbers: 10 comes last
+    let asked = FileOptions { ensemble: true, ..FileOptions::default() };
+    assert_eq!(Decoder::from_safetensors(&file(Dtype::F64, &entries, &[TANH]), &asked).unwrap(), found);
+    let one = FileOptions { heads: vec!["decoders.3".into()], ..FileOptions::default() };
+    let bytes = file(Dtype::F64, &entries, &[TANH, ("members", "11")]);
+    assert_eq!(Decoder::from_safetensors(&bytes, &one).unwrap(), Decoder::new(vec![heads[3].clone()]).unwrap());
+    let found = refusal(&entries, &[TANH, ("members", "12")]);
+    assert!(found.starts_with("metadata `members`: expected 12 chains of layers, found 11 ("), "{found}");
+    let found = refusal(&entries, &[TANH, ("members", "none")]);
+    assert_eq!(found, "metadata `members`: expected a number from 1 on, found `none`");
+}
+
 #[test]
 fn missing_keys() {
     let layers = plain(Activation::Tanh, Activation::Identity);

@@ -98,6 +98,26 @@ fn an_ensemble_has_its_members_values_and_their_mean_metric() {
     assert!(worst_error(&model::<f64>(&ensemble).metric(points.view()).unwrap(), &mean) < 1e-12);
 }
 
+/// Where σ grows away from the data, geodesics stay nearer to it than the means' own: compared by the distance to the nearest latent.
+#[test]
+fn expected_geodesics_stay_near_the_data() {
+    const NAME: &str = "digits-d2-rbf";
+    let both = decoder(NAME);
+    let mean = Decoder::new(both.heads()[..1].to_vec()).unwrap();
+    let (starts, ends): (Array2<f64>, Array2<f64>) = (read(NAME, "starts"), read(NAME, "ends"));
+    let latents: Array2<f32> = ndarray_npy::read_npy(path(&format!("{NAME}.latents.npy"))).unwrap();
+    let away = |decoder: &Decoder| {
+        let found = model::<f64>(decoder).geodesics(starts.view(), ends.view(), &Options::default()).unwrap();
+        let nearest = |z: ndarray::ArrayView1<'_, f64>| {
+            let to = |l: ndarray::ArrayView1<'_, f32>| (z[0] - f64::from(l[0])).hypot(z[1] - f64::from(l[1]));
+            latents.outer_iter().map(to).fold(f64::INFINITY, f64::min)
+        };
+        found.curves.lanes(Axis(2)).into_iter().map(nearest).sum::<f64>()
+    };
+    let (expected, by_means) = (away(&both), away(&mean));
+    assert!(expected < 0.9 * by_means, "{expected} and {by_means}");
+}
+
 /// Members that agree have the geodesics of one of them.
 #[test]
 fn members_that_agree_are_one_decoder() {

@@ -8,7 +8,7 @@ use super::args::{FileArgs, InfoArgs};
 use super::machine::Machine;
 use super::session::print_result;
 use super::solve::thousands;
-use crate::decoder::{Activation, Decoder};
+use crate::decoder::{Activation, Decoder, Geometry};
 use crate::error::{Error, Result};
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
@@ -44,6 +44,15 @@ fn activation(decoder_layers: usize, k: usize, activation: Activation, known: bo
     (known || k + 1 == decoder_layers).then(|| activation.name())
 }
 
+/// How chords between outputs are measured, in words.
+fn geometry(decoder: &Decoder) -> String {
+    match decoder.geometry() {
+        Geometry::Euclidean => "Euclidean".into(),
+        Geometry::Ensemble(members) => format!("expected, of an ensemble of {members} members"),
+        Geometry::Gaussian => "Fisher–Rao, of gaussian outputs".into(),
+    }
+}
+
 fn describe(path: &Path, decoder: &Decoder, known: bool) -> Value {
     let compressed = decoder.compressed();
     let heads = decoder.heads().iter().map(|head| {
@@ -64,6 +73,7 @@ fn describe(path: &Path, decoder: &Decoder, known: bool) -> Value {
         "parameters": decoder.parameters(),
         "activations_known": known,
         "heads": heads.collect::<Vec<_>>(),
+        "geometry": geometry(decoder),
         "compressed_data_dim": compressed.data_dim(),
         "compressed_parameters": compressed.parameters(),
     })
@@ -83,6 +93,9 @@ fn describe_for_people(path: &Path, decoder: &Decoder, known: bool) -> String {
             let name = activation(head.layers().len(), k, layer.activation, known).unwrap_or("?");
             text += &format!("  {k:>5}  {:>6}  {:>7}  {name}\n", layer.inputs(), layer.outputs());
         }
+    }
+    if decoder.geometry() != Geometry::Euclidean {
+        text += &format!("metric: {}\n", geometry(decoder));
     }
     if !known {
         text += "activation: not in the file, give --activation\n";
