@@ -191,7 +191,10 @@ fn a_reader_that_goes_away_is_no_error() {
 /// The bench's decoder has three outputs by way of tanh and none that is a probability.
 #[test]
 fn metrics_that_the_decoder_has_not() {
-    bench().refuses(&with(&["--fisher-rao", "bernoulli"]), &["expected probabilities, by sigmoid", "`decoder`", "found identity"]);
+    bench().refuses(
+        &with(&["--fisher-rao", "bernoulli"]),
+        &["expected probabilities, by sigmoid", "`decoder`", "found identity"],
+    );
     bench().refuses(&with(&["--fisher-rao", "categorical"]), &["by softmax", "found identity"]);
     bench().refuses(&with(&["--fisher-rao", "gaussian"]), &["expected two heads", "found 1"]);
     bench().refuses(&with(&["--epsilon", "-1"]), &["epsilon", "at least 0", "found -1"]);

@@ -2,7 +2,7 @@
 //!
 //! The scalar formulas have no branches, so that the compiler turns the loops into vector code; `pulp` picks the widest
 //! vectors of the processor at run time. Errors are a few units in the last place of the largest intermediate value;
-//! `tests/activation.rs` holds them against the standard library.
+//! the tests below hold them against the standard library.
 
 use super::simd::vectorised;
 use crate::decoder::Activation;

@@ -1,6 +1,6 @@
 //! The CUDA path: launchers for the kernels in `kernels/`, and the platforms that run them.
 //!
-//! `kernels/x.cu`, `src/cuda/x.rs`, `src/cpu/x.rs` and `tests/x.rs` are one operation: the kernel, its launcher, the reference, and
+//! `kernels/x.cu`, `src/cuda/x.rs`, `src/cpu/x.rs` and `tests/laws/x.rs` are one operation: the kernel, its launcher, the reference, and
 //! the test that holds the one against the other. Everything `unsafe` in this crate stands here.
 //!
 //! | what | where |

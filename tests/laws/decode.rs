@@ -1,8 +1,6 @@
 //! Values f(z): golden ones, a direct evaluation of random decoders, and batches.
 
-mod fixtures;
-
-use fixtures::{NAMES, Random, cases, cast, decoder, golden, model, plans, worst_error};
+use crate::fixtures::{NAMES, Random, cases, cast, decoder, golden, model, plans, worst_error};
 use ndarray::{Array1, Array2, Axis, concatenate, s};
 use proptest::prelude::*;
 use pullback::{Activation, Decoder, Error, Scalar};
@@ -79,8 +77,8 @@ proptest! {
         let found = model::<f64>(&decoder).decode(z.view()).unwrap();
         for (z, found) in z.rows().into_iter().zip(found.rows()) {
             let expected = evaluate(&decoder, z.to_owned());
-            let error = fixtures::norm((&found - &expected).view());
-            prop_assert!(error <= 1e-13 * (1.0 + fixtures::norm(expected.view())), "{found} instead of {expected}");
+            let error = crate::fixtures::norm((&found - &expected).view());
+            prop_assert!(error <= 1e-13 * (1.0 + crate::fixtures::norm(expected.view())), "{found} instead of {expected}");
         }
     }
 
@@ -144,7 +142,7 @@ fn latents_of_another_width_are_refused() {
 /// The kernels of the CUDA path against float64 on the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Plan, Random, cases, kernels, kinds, model, norm, plans, widen};
+    use crate::fixtures::{Plan, Random, cases, kernels, kinds, model, norm, plans, widen};
     use ndarray::array;
     use proptest::prelude::*;
     use pullback::{Activation, Decoder, Device, Head, Layer};

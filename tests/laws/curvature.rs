@@ -1,8 +1,6 @@
 //! Second derivatives and curvature: closed forms, central differences, and laws between them.
 
-mod fixtures;
-
-use fixtures::{NAMES, Random, cases, cast, decoder, gap, golden, model, norm, plans};
+use crate::fixtures::{NAMES, Random, cases, cast, decoder, gap, golden, model, norm, plans};
 use ndarray::{Array1, Array2, Axis, array, s};
 use proptest::prelude::*;
 use pullback::{Activation, Decoder, Head, Layer, Model, Scalar};
@@ -241,7 +239,7 @@ proptest! {
         for p in 0..points {
             let part = s![p..=p, ..];
             let one = model.geodesic_acceleration(z.slice(part), v.slice(part)).unwrap();
-            prop_assert_eq!(fixtures::bits(&one.row(0).to_owned()), fixtures::bits(&all.row(p).to_owned()));
+            prop_assert_eq!(crate::fixtures::bits(&one.row(0).to_owned()), crate::fixtures::bits(&all.row(p).to_owned()));
             prop_assert_eq!(model.scalar_curvature(z.slice(part)).unwrap()[0].to_bits(), scalar[p].to_bits());
         }
     }
@@ -311,7 +309,7 @@ fn refusals() {
     says(model.sectional_curvature(z.view(), three.view(), z.view()).map(drop), "u: expected [4, 2], found [4, 3]");
     says(model.second_fundamental_form(z.view(), z.view(), three.view()).map(drop), "v: expected [4, 2], found [4, 3]");
     says(model.geodesic_acceleration(z.view(), three.view()).map(drop), "velocities: expected [4, 2], found [4, 3]");
-    let circle = fixtures::model::<f64>(&Decoder::circle(1.0));
+    let circle = crate::fixtures::model::<f64>(&Decoder::circle(1.0));
     says(
         circle.gaussian_curvature(Array2::zeros((4, 1)).view()).map(drop),
         "Gaussian curvature: expected a decoder of 2 latents (for others there are sectional and scalar curvature), found 1",

@@ -1,10 +1,8 @@
 //! Volumes √det G and their logarithms.
 
-mod fixtures;
-
 use std::f64::consts::PI;
 
-use fixtures::{NAMES, Random, cases, cast, decoder, gap, golden, model, plans};
+use crate::fixtures::{NAMES, Random, cases, cast, decoder, gap, golden, model, plans};
 use ndarray::{Array2, Axis, array};
 use proptest::prelude::*;
 use pullback::{Activation, Decoder, Head, Scalar};

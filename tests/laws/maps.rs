@@ -1,10 +1,8 @@
 //! The differential J v, its adjoint Jᵀ w, and lengths and angles.
 
-mod fixtures;
-
 use std::f64::consts::PI;
 
-use fixtures::{NAMES, Random, cases, decoder, gap, golden, model, norm, plans};
+use crate::fixtures::{NAMES, Random, cases, decoder, gap, golden, model, norm, plans};
 use ndarray::{Array1, Array2, Axis, array, s};
 use proptest::prelude::*;
 use pullback::{Activation, Decoder, Error, Scalar};
@@ -72,10 +70,10 @@ fn golden_maps<T: Scalar>(tolerance: f64) {
     for name in NAMES {
         let golden = golden(name);
         let model = model::<T>(&decoder(name));
-        let z = fixtures::cast(&golden.points);
+        let z = crate::fixtures::cast(&golden.points);
         let v = Random(1).array(golden.points.dim());
-        let pushed = model.push_forward(z.view(), fixtures::cast(&v).view()).unwrap();
-        let pulled = model.pull_back(z.view(), fixtures::cast(&golden.adjoints).view()).unwrap();
+        let pushed = model.push_forward(z.view(), crate::fixtures::cast(&v).view()).unwrap();
+        let pulled = model.pull_back(z.view(), crate::fixtures::cast(&golden.adjoints).view()).unwrap();
         for (p, columns) in golden.jacobians.axis_iter(Axis(0)).enumerate() {
             let (forth, back) = (v.row(p).dot(&columns), columns.dot(&golden.adjoints.row(p)));
             let forth = norm((&forth - &pushed.row(p).mapv(T::to_f64)).view()) / (norm(columns) * norm(v.row(p)));
@@ -212,7 +210,7 @@ fn refusals() {
 /// A device's metrics and Jacobians lead to the same numbers on the processor.
 #[cfg(feature = "emulator")]
 mod device {
-    use super::fixtures::{Random, kernels, model, norm, widen};
+    use crate::fixtures::{Random, kernels, model, norm, widen};
     use ndarray::{Array, Dimension};
     use pullback::{Activation, Model};
 

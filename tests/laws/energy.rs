@@ -1,8 +1,6 @@
 //! Chord energies and lengths, second derivatives weighted by adjoints, and the energy's gradient.
 
-mod fixtures;
-
-use fixtures::{NAMES, Random, cases, cast, decoder, gap, golden, model, norm, plans, worst_error};
+use crate::fixtures::{NAMES, Random, cases, cast, decoder, gap, golden, model, norm, plans, worst_error};
 use ndarray::{Array2, Array3, Axis, s};
 use proptest::prelude::*;
 use pullback::{Decoder, Error, Model, Options, Scalar};
@@ -149,7 +147,7 @@ fn curves_of_another_shape_are_refused() {
 /// The kernels of the CUDA path against float64 on the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
+    use crate::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
     use ndarray::Axis;
     use proptest::prelude::*;
     use pullback::{Activation, Decoder, Device};

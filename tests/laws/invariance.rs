@@ -1,8 +1,6 @@
 //! What must not change a result.
 
-mod fixtures;
-
-use fixtures::{NAMES, Random, bits, cases, cast, decoder, gap, golden, model, norm, plans};
+use crate::fixtures::{NAMES, Random, bits, cases, cast, decoder, gap, golden, model, norm, plans};
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use proptest::prelude::*;
 use pullback::{Activation, Decoder, Geodesics, Head, Layer, Model, Options, Status};
@@ -191,7 +189,7 @@ fn heads_add_their_metrics() {
         model::<f64>(&Decoder::new(heads).unwrap()).metric(z.view()).unwrap()
     };
     let (both, sum) = (metric(vec![mean.clone(), std.clone()]), metric(vec![mean]) + metric(vec![std]));
-    assert!(fixtures::worst_error(&both, &sum) < 1e-13);
+    assert!(crate::fixtures::worst_error(&both, &sum) < 1e-13);
 }
 
 /// Solved curves too: the compressed decoder is what the solver uses, the turned one has no smaller form.
@@ -213,8 +211,8 @@ fn geodesics_of_a_turned_decoder_cost_the_same() {
 /// The same of the CUDA path.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, decoder, kernels};
     use super::{assert_same, pairs, solve};
+    use crate::fixtures::{Random, decoder, kernels};
     use ndarray::{Axis, s};
     use pullback::{Activation, Device, EmulatorOptions, Error, Options, Status};
     use std::ops::ControlFlow;

@@ -1,11 +1,9 @@
 //! Corners of the solver: smallest sizes, options, given curves, progress, and what is refused.
 
-mod fixtures;
-
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 
-use fixtures::{Random, cast, decoder, gap, golden, model};
+use crate::fixtures::{Random, cast, decoder, gap, golden, model};
 use ndarray::{Array2, Array3, Axis, array, s};
 use pullback::{Activation, Decoder, Device, Error, Geodesics, Model, Options, Status};
 
@@ -63,7 +61,7 @@ fn one_linear_layer() {
     let decoder = Random(2).decoder(&[5, 7], Activation::Identity, Activation::Identity);
     let (starts, ends) = (Random(3).array((1, 5)), Random(4).array((1, 5)));
     let found = model::<f64>(&decoder).geodesics(starts.view(), ends.view(), &Options::default()).unwrap();
-    let length = fixtures::norm((decoder.heads()[0].layers()[0].weight.dot(&(&ends - &starts).row(0))).view());
+    let length = crate::fixtures::norm((decoder.heads()[0].layers()[0].weight.dot(&(&ends - &starts).row(0))).view());
     assert!(gap(found.length[0], length) < 1e-12);
 }
 

@@ -1,10 +1,8 @@
 //! Solved curves: golden energies, and the laws that every geodesic follows.
 
-mod fixtures;
-
 use std::sync::OnceLock;
 
-use fixtures::{Golden, NAMES, Random, cases, cast, decoder, gap, golden, model, norm, plans, widen};
+use crate::fixtures::{Golden, NAMES, Random, cases, cast, decoder, gap, golden, model, norm, plans, widen};
 use ndarray::{Array1, Array3, ArrayView2, Axis, s};
 use proptest::prelude::*;
 use pullback::{Activation, Energies, Geodesics, Model, Options, Status};
@@ -222,8 +220,8 @@ fn golden_curves_are_geodesics() {
 /// The CUDA path against the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, cases, cast, decoder, gap, golden, kernels, kinds, model, norm, plans, widen};
     use super::{ends_are_kept, mean_iterations, solve};
+    use crate::fixtures::{Random, cases, cast, decoder, gap, golden, kernels, kinds, model, norm, plans, widen};
     use ndarray::s;
     use proptest::prelude::*;
     use pullback::{Activation, Geodesics, Options, Status};

@@ -1,8 +1,6 @@
 //! Weights on data space and information metrics against their closed forms.
 
-mod fixtures;
-
-use fixtures::{Random, decoder, gap, golden, model, norm, widen, worst_error};
+use crate::fixtures::{Random, decoder, gap, golden, model, norm, widen, worst_error};
 use ndarray::{Array1, Array2, Array3, Axis, arr1, arr2, s};
 use pullback::{Activation, Decoder, Head, Layer, Likelihood, Options, Scalar, Status};
 
@@ -48,7 +46,7 @@ fn bernoulli_metrics_are_theirs_even_at_certainty() {
     });
     let found = model::<f64>(&fisher).metric(golden.points.view()).unwrap();
     assert!(worst_error(&found, &expected) < 1e-9);
-    let found = model::<f32>(&fisher).metric(fixtures::cast(&golden.points).view()).unwrap();
+    let found = model::<f32>(&fisher).metric(crate::fixtures::cast(&golden.points).view()).unwrap();
     assert!(worst_error(&found, &expected) < 1e-5);
 
     // One logit x = z: the distance is the difference of 2 arcsin √p, wherever p is.
@@ -86,7 +84,9 @@ fn categorical_metrics_are_theirs() {
         *g -= mean[[q, a]] * mean[[q, b]];
     }
     assert!(worst_error(&model::<f64>(&fisher).metric(points.view()).unwrap(), &expected) < 1e-12);
-    assert!(worst_error(&model::<f32>(&fisher).metric(fixtures::cast(&points).view()).unwrap(), &expected) < 1e-5);
+    assert!(
+        worst_error(&model::<f32>(&fisher).metric(crate::fixtures::cast(&points).view()).unwrap(), &expected) < 1e-5
+    );
 
     let flat =
         Decoder::new(vec![linear(arr2(&[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), Array1::zeros(3), Activation::Softmax)]);
@@ -116,7 +116,9 @@ fn gaussian_distances_are_hyperbolic() {
         let (starts, ends) =
             (arr2(&[[-1.0, 0.0], [0.0, -2.0], [0.2, 1.0]]), arr2(&[[1.0, 0.0], [0.5, 1.0], [3.0, -1.0]]));
         let options = Options { segments: 256, coarse_to_fine: false, ..Options::default() };
-        let found = model.geodesics(fixtures::cast(&starts).view(), fixtures::cast(&ends).view(), &options).unwrap();
+        let found = model
+            .geodesics(crate::fixtures::cast(&starts).view(), crate::fixtures::cast(&ends).view(), &options)
+            .unwrap();
         assert_eq!(found.status, [Status::Converged; 3], "{:?}", found.iterations);
         for k in 0..3 {
             let (s, t) = (starts[[k, 1]].exp(), ends[[k, 1]].exp());
@@ -143,7 +145,9 @@ fn gaussian_metrics_are_theirs() {
     });
     let fisher = rbf.fisher_rao(Likelihood::Gaussian).unwrap();
     assert!(worst_error(&model::<f64>(&fisher).metric(points.view()).unwrap(), &expected) < 1e-12);
-    assert!(worst_error(&model::<f32>(&fisher).metric(fixtures::cast(&points).view()).unwrap(), &expected) < 1e-5);
+    assert!(
+        worst_error(&model::<f32>(&fisher).metric(crate::fixtures::cast(&points).view()).unwrap(), &expected) < 1e-5
+    );
     assert_eq!(model::<f64>(&fisher).decode(points.view()).unwrap(), values);
 }
 

@@ -1,8 +1,6 @@
 //! The pullback metric G = JᵀJ and the volume √det G.
 
-mod fixtures;
-
-use fixtures::{NAMES, Random, cases, cast, decoder, golden, model, norm, plans, worst_error};
+use crate::fixtures::{NAMES, Random, cases, cast, decoder, golden, model, norm, plans, worst_error};
 use ndarray::{Axis, s};
 use proptest::prelude::*;
 use pullback::Scalar;
@@ -50,7 +48,7 @@ fn the_volume_is_the_root_of_the_determinant() {
     let found = model::<f64>(&decoder("digits-d2-tanh")).volume(golden.points.view()).unwrap();
     for (g, found) in golden.metrics.axis_iter(Axis(0)).zip(found) {
         let expected = (g[[0, 0]] * g[[1, 1]] - g[[0, 1]] * g[[1, 0]]).sqrt();
-        assert!(fixtures::gap(found, expected) < 1e-10, "{found} instead of {expected}");
+        assert!(crate::fixtures::gap(found, expected) < 1e-10, "{found} instead of {expected}");
     }
     let narrow = Random(5).decoder(&[3, 20, 2], pullback::Activation::Tanh, pullback::Activation::Identity);
     let z = Random(6).array((10, 3));
@@ -65,7 +63,7 @@ fn the_volume_is_the_root_of_the_determinant() {
 /// The kernels of the CUDA path against float64 on the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
+    use crate::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
     use ndarray::Axis;
     use proptest::prelude::*;
     use pullback::{Activation, Decoder, Device};

@@ -1,8 +1,6 @@
 //! Jacobian columns: golden ones, and central differences of the values.
 
-mod fixtures;
-
-use fixtures::{NAMES, Random, cases, cast, decoder, golden, model, norm, plans, worst_error};
+use crate::fixtures::{NAMES, Random, cases, cast, decoder, golden, model, norm, plans, worst_error};
 use ndarray::{Axis, s};
 use proptest::prelude::*;
 use pullback::Scalar;
@@ -69,7 +67,7 @@ proptest! {
 /// The kernels of the CUDA path against float64 on the processor.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
+    use crate::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
     use ndarray::Axis;
     use proptest::prelude::*;
     use pullback::{Activation, Decoder, Device};

@@ -1,8 +1,6 @@
 //! Singular values and vectors of Jacobians, and of a decoder's first layers.
 
-mod fixtures;
-
-use fixtures::{NAMES, Random, cases, cast, decoder, golden, model, norm, plans, widen};
+use crate::fixtures::{NAMES, Random, cases, cast, decoder, golden, model, norm, plans, widen};
 use ndarray::{Array1, Array2, ArrayView2, Axis, array, s};
 use proptest::prelude::*;
 use pullback::{Activation, Decoder, Head, Layer, Scalar, Singular};

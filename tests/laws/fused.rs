@@ -1,9 +1,7 @@
 //! The fused kernels of the CUDA path, which hold a decoder's whole chain: every precision, in both builds.
 #![cfg(feature = "emulator")]
 
-mod fixtures;
-
-use fixtures::{Random, bits, cast, decoder, gap, golden, kernels, model, norm, widen, worst_error};
+use crate::fixtures::{Random, bits, cast, decoder, gap, golden, kernels, model, norm, widen, worst_error};
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, array, s};
 use pullback::{
     Activation, Decoder, Device, EmulatorOptions, Energies, Geodesics, Head, Model, Options, Precision, Status,
@@ -32,7 +30,7 @@ fn random_pairs(d: usize, count: usize, seed: u64) -> (Array2<f32>, Array2<f32>)
 fn errors(model: &Model, points: usize, seed: u64) -> [f64; 2] {
     let (decoder, d) = (model.decoder(), model.decoder().latent_dim());
     let z: Array2<f32> = cast(&Random(seed).array((points, d)));
-    let reference = fixtures::model::<f64>(decoder);
+    let reference = crate::fixtures::model::<f64>(decoder);
     let metrics = model.metric(z.view()).unwrap();
     let (expected, jacobians) =
         (reference.metric(widen(&z).view()).unwrap(), reference.jacobian(widen(&z).view()).unwrap());

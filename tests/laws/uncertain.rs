@@ -1,8 +1,6 @@
 //! Stochastic decoders and ensembles against golden values and laws.
 
-mod fixtures;
-
-use fixtures::{Random, cast, decoder, gap, model, norm, path, widen, worst_error};
+use crate::fixtures::{Random, cast, decoder, gap, model, norm, path, widen, worst_error};
 use ndarray::{Array1, Array2, Array3, Axis, arr1, arr2, s};
 use ndarray_npy::{NpzReader, ReadableElement};
 use pullback::{Activation, Decoder, Geometry, Head, Layer, Model, Options, Scalar, Status};
@@ -273,8 +271,8 @@ fn a_dead_latent_is_mended_by_epsilon() {
 /// The kernels of the CUDA path.
 #[cfg(feature = "emulator")]
 mod kernel {
-    use super::fixtures::{Random, decoder, gap, kernels, model};
     use super::reaches;
+    use crate::fixtures::{Random, decoder, gap, kernels, model};
     use ndarray::Array3;
     use pullback::{Activation, Decoder, Head, Likelihood, Precision};
 

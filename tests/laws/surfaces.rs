@@ -1,10 +1,8 @@
 //! Closed forms: maps, metrics and distances of classical surfaces.
 
-mod fixtures;
-
 use std::f64::consts::{FRAC_PI_2, PI};
 
-use fixtures::{Random, gap, model, norm};
+use crate::fixtures::{Random, gap, model, norm};
 use ndarray::{Array1, Array2, Axis, array, s};
 use pullback::{Decoder, Geodesics, Options, Scalar, Status};
 
@@ -84,7 +82,7 @@ fn circle() {
 /// Geodesics between rows of starts and ends, all of which must converge.
 fn solve<T: Scalar>(decoder: &Decoder, starts: &Array2<f64>, ends: &Array2<f64>, segments: usize) -> Geodesics<T> {
     let options = Options { segments, ..Options::default() };
-    let (starts, ends) = (fixtures::cast(starts), fixtures::cast(ends));
+    let (starts, ends) = (crate::fixtures::cast(starts), crate::fixtures::cast(ends));
     let found = model::<T>(decoder).geodesics(starts.view(), ends.view(), &options).unwrap();
     assert_eq!(found.count(Status::Converged), found.len(), "{:?}", found.status);
     found

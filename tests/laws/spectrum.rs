@@ -1,8 +1,6 @@
 //! Eigenvalues and eigenvectors of metrics.
 
-mod fixtures;
-
-use fixtures::{NAMES, Random, cases, cast, decoder, gap, golden, model, norm, plans, widen};
+use crate::fixtures::{NAMES, Random, cases, cast, decoder, gap, golden, model, norm, plans, widen};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, array, s};
 use proptest::prelude::*;
 use pullback::{Activation, Decoder, Head, Layer, Scalar, Spectrum};
@@ -139,8 +137,8 @@ proptest! {
         let all = model.spectrum(z.view()).unwrap();
         for p in [0, points / 2, points - 1] {
             let one = model.spectrum(z.slice(s![p..=p, ..])).unwrap();
-            prop_assert_eq!(fixtures::bits(&one.values.row(0).to_owned()), fixtures::bits(&all.values.row(p).to_owned()));
-            let vectors = |spectrum: &Spectrum<f32>, p| fixtures::bits(&spectrum.vectors.index_axis(Axis(0), p).to_owned());
+            prop_assert_eq!(crate::fixtures::bits(&one.values.row(0).to_owned()), crate::fixtures::bits(&all.values.row(p).to_owned()));
+            let vectors = |spectrum: &Spectrum<f32>, p| crate::fixtures::bits(&spectrum.vectors.index_axis(Axis(0), p).to_owned());
             prop_assert_eq!(vectors(&one, 0), vectors(&all, p));
         }
         z[[0, 0]] = f32::NAN;
@@ -207,7 +205,7 @@ fn weak_directions_are_removed() {
     }
     // Where all directions are strong enough nothing is changed.
     let golden = golden("digits-d2-tanh");
-    let model = fixtures::model::<f32>(&decoder("digits-d2-tanh"));
+    let model = crate::fixtures::model::<f32>(&decoder("digits-d2-tanh"));
     let z = cast(&golden.points);
     let (metrics, ranks) = model.truncated_metric(z.view(), 0.0).unwrap();
     assert_eq!(metrics, model.metric(z.view()).unwrap());
