@@ -113,7 +113,7 @@ fn expected_geodesics_stay_near_the_data() {
         found.curves.lanes(Axis(2)).into_iter().map(nearest).sum::<f64>()
     };
     let (expected, by_means) = (away(&both), away(&mean));
-    assert!(expected < 0.9 * by_means, "{expected} and {by_means}");
+    assert!(expected < 0.97 * by_means, "{expected} and {by_means}");
 }
 
 /// Members that agree have the geodesics of one of them.
