@@ -11,7 +11,7 @@ impl<T: Scalar> Model<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the latents' width is not d.
+    /// [`Error::Shape`](crate::Error::Shape) where the latents' width is not d.
     pub fn decode(&self, latents: ArrayView2<'_, T>) -> Result<Array2<T>> {
         let latents = self.latents(latents)?;
         let values = self.engine.decode(numbers(&latents))?;
@@ -22,7 +22,7 @@ impl<T: Scalar> Model<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the latents' width is not d.
+    /// [`Error::Shape`](crate::Error::Shape) where the latents' width is not d.
     pub fn jacobian(&self, latents: ArrayView2<'_, T>) -> Result<Array3<T>> {
         let latents = self.latents(latents)?;
         let columns = self.engine.jacobian(numbers(&latents))?;
@@ -33,7 +33,7 @@ impl<T: Scalar> Model<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the latents' width is not d.
+    /// [`Error::Shape`](crate::Error::Shape) where the latents' width is not d.
     pub fn metric(&self, latents: ArrayView2<'_, T>) -> Result<Array3<T>> {
         let latents = self.latents(latents)?;
         let metrics = self.engine.metric(numbers(&latents))?;
@@ -44,7 +44,7 @@ impl<T: Scalar> Model<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the latents' width is not d, or the adjoints are not `[P, D]`.
+    /// [`Error::Shape`](crate::Error::Shape) where the latents' width is not d, or the adjoints are not `[P, D]`.
     pub fn adjoint_hessian(&self, latents: ArrayView2<'_, T>, adjoints: ArrayView2<'_, T>) -> Result<Array3<T>> {
         let latents = self.latents(latents)?;
         let adjoints = beside("adjoints", adjoints, latents.nrows(), self.decoder.data_dim())?;
