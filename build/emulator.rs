@@ -75,7 +75,9 @@ fn compiler(out: &Path) -> cc::Build {
         compiler.flag_if_supported("-fcf-protection=none"); // no shadow stack: fibers have several stacks
     }
     if let Some(list) = sanitizers() {
+        // At the third level the sanitizers' checks take a quarter of an hour to compile.
         compiler
+            .opt_level(1)
             .debug(true)
             .flag(format!("-fsanitize={list}"))
             .flag("-fno-omit-frame-pointer")
