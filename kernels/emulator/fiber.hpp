@@ -38,7 +38,9 @@ class Stack {
     Stack(const Stack&) = delete;
     Stack& operator=(const Stack&) = delete;
     ~Stack() {
-        if (mapping_ != nullptr) munmap(mapping_, page() + BYTES);
+        if (mapping_ == nullptr) return;
+        clean(); // the system may give these addresses to a thread's stack next
+        munmap(mapping_, page() + BYTES);
     }
 
     /// False where the system has no memory for it.
