@@ -7,6 +7,8 @@
 #include "inner_products.cuh"
 
 KERNEL(gram, InnerProducts, 256, 1) { inner_products<8, 0, 0, 0, true, 0>(p); }
+/// Products of a point's rows with other rows of its own, second derivatives with tangents.
+KERNEL(cross_products, InnerProducts, 256, 1) { inner_products<8, 0, 0, 0, false, 0>(p); }
 
 #define GRAM_INSTANCE(name, dim) \
     INSTANCE(name, InnerProducts, 256, 1) { inner_products<INNER_TILE<dim>, dim, dim, 0, true, 0>(p); }

@@ -35,7 +35,7 @@ struct InnerProducts {
     /// Point numbers by place, where the list holds places.
     const u32* ids;
     Operand x, y;
-    /// [points, x.rows, y.rows], by the point's number.
+    /// [points, x.rows, y.rows], by the point's number; see `out_stride`.
     float* out;
     u32 width;
     /// 1 where `out` is added to.
@@ -43,7 +43,8 @@ struct InnerProducts {
     /// Places before `*split` are taken, or those from it on; all of them where it is null.
     const u32* split;
     u32 behind_split;
-    u32 padding;
+    /// Numbers from one point's products in `out` to the next one's: x.rows · y.rows, or more.
+    u32 out_stride;
 };
 
 /// Sums V numbers over the lanes of a warp: afterwards lane l holds the sums of numbers first .. first + V/32 − 1, or shares
@@ -124,7 +125,7 @@ DEVICE void inner_products(const InnerProducts& p) {
             const u32 number = LaneSums<T * T>::first(lane()) + s;
             const u32 i = top + number / T, j = left + number % T;
             if (!LaneSums<T * T>::owns(lane()) || i >= xrows || j >= yrows || (SYMMETRIC && i > j)) continue;
-            float* out = p.out + u64(id) * xrows * yrows;
+            float* out = p.out + u64(id) * p.out_stride;
             const float sum = p.accumulate ? out[i * yrows + j] + sums[s] : sums[s];
             out[i * yrows + j] = sum;
             if (SYMMETRIC) out[j * yrows + i] = sum; // to the bit

@@ -2,6 +2,7 @@
 #include "decode.cu"
 #include "softmax.cu"
 #include "jacobian.cu"
+#include "jet.cu"
 #include "gram.cu"
 #include "energy.cu"
 #include "ensemble.cu"

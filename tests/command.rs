@@ -7,7 +7,7 @@ mod command_line;
 use std::fs;
 
 use command_line::{Bench, fixture, mlp, write_latents};
-use ndarray::{Array1, Array2, Array3, array, s};
+use ndarray::{Array1, Array2, Array3, Axis, array, s};
 use ndarray_npy::read_npy;
 use pullback::{Decoder, Device, Model, Options};
 
@@ -92,6 +92,33 @@ fn curves_that_do_not_converge_are_a_warning() {
     assert_eq!(run.code, 0);
     assert!(run.stderr.starts_with("warning: 5 of 5 curves did not converge"), "{}", run.stderr);
     assert_eq!(run.stderr.lines().count(), 1);
+}
+
+/// The file's decoder with one more latent, which changes nothing.
+#[test]
+fn a_dead_latent_is_a_warning() {
+    let (bench, starts, ends) = prepared(6);
+    let alive = Decoder::open(bench.path("d.safetensors")).expect("decoder");
+    let mut layers: Vec<(Array2<f32>, Array1<f32>)> =
+        alive.heads()[0].layers().iter().map(|l| (l.weight.mapv(|w| w as f32), l.bias.mapv(|b| b as f32))).collect();
+    let first = &mut layers[0].0;
+    *first = ndarray::concatenate![Axis(1), first.view(), Array2::zeros((first.nrows(), 1))];
+    mlp(&bench.path("d.safetensors"), &layers, &[("activation", "tanh")]);
+    let third = Array2::from_shape_fn((6, 1), |(row, _)| row as f32);
+    write_latents(&bench.path("a.npy"), &ndarray::concatenate![Axis(1), starts, third]);
+    write_latents(&bench.path("b.npy"), &ndarray::concatenate![Axis(1), ends, third]);
+    let run = bench.run(&RUN);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.starts_with("warning: the metric is singular at 12 of 12 ends"), "{}", run.stderr);
+    assert_eq!(run.stderr.lines().count(), 1);
+    let record = bench.record("pullback-out");
+    assert_eq!((&record["status"]["converged"], &record["singular_ends"]["singular"]), (&6.into(), &12.into()));
+    let curves: Array3<f32> = read_npy(bench.path("pullback-out/curves.npy")).expect("curves");
+    for (row, curve) in curves.outer_iter().enumerate() {
+        assert!(curve.column(2).iter().all(|&z| (z - row as f32).abs() < 1e-3), "wanders: {curve}");
+    }
+    let run = bench.run(&[&RUN[..], &["--epsilon", "1e-3", "--out", "mended"]].concat());
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
 }
 
 #[test]

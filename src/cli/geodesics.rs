@@ -46,7 +46,7 @@ pub(super) fn run(args: &GeodesicsArgs) -> Result<()> {
     check_interrupt(count, count)?;
     output.finish(&record)?;
 
-    if let Some(warning) = totals.warning() {
+    for warning in totals.warnings() {
         args.print.warn(&warning);
     }
     record["out"] = json!(absolute(&args.output.out));
@@ -82,6 +82,7 @@ pub(super) fn record(command: &str, model: &Model, device: &Device, options: &Op
         "threads": rayon::current_num_threads(),
         "status": totals.status_record(),
         "mean_iterations": totals.mean_iterations(),
+        "singular_ends": { "looked_at": totals.ends[0], "singular": totals.ends[1] },
         "mean_length": totals.mean_length(),
         "mean_straight_length": totals.mean_straight_length(),
         "curves_per_second": totals.curves_per_second(),

@@ -22,6 +22,8 @@ use crate::model::Model;
 const BATCH_BYTES: usize = 16 << 20;
 /// The same on a GPU, which must not run dry between two batches.
 const DEVICE_BATCH_BYTES: usize = 256 << 20;
+/// Starts whose metrics are looked at, at most, and as many ends.
+const ENDS: usize = 500;
 
 impl SolverArgs {
     /// The solver's options, checked.
@@ -71,6 +73,8 @@ pub(super) struct Totals {
     pub solving: Duration,
     /// Of that, seconds in a GPU's kernels; `None` on the processor.
     pub device_seconds: Option<f64>,
+    /// Ends that were looked at, and those of them where the metric is singular.
+    pub ends: [usize; 2],
 }
 
 impl Totals {
@@ -102,18 +106,35 @@ impl Totals {
         parts.join(", ")
     }
 
-    /// What to warn of, where a curve did not converge.
-    pub fn warning(&self) -> Option<String> {
-        let converged = self.status[Status::Converged as usize];
-        (converged < self.curves).then(|| {
-            let open = self.curves - converged;
-            format!(
-                "{} of {} curves did not converge ({}): see status.npy",
-                thousands(open),
-                thousands(self.curves),
-                self.status_line()
-            )
-        })
+    /// What to warn of: curves that did not converge, and a decoder with directions that move nothing.
+    pub fn warnings(&self) -> Vec<String> {
+        let open = self.curves - self.status[Status::Converged as usize];
+        let mut warnings = Vec::new();
+        if open > 0 {
+            let (open, all) = (thousands(open), thousands(self.curves));
+            warnings.push(format!("{open} of {all} curves did not converge ({}): see status.npy", self.status_line()));
+        }
+        let [looked_at, singular] = self.ends;
+        if singular > 0 {
+            warnings.push(format!(
+                "the metric is singular at {} of {} ends: latents move there without moving the data, so that many curves are as short \
+                 (`--epsilon` prefers straight ones, `pullback metric --compute rank,spectrum` tells more)",
+                thousands(singular),
+                thousands(looked_at)
+            ));
+        }
+        warnings
+    }
+
+    /// Looks at the metric at some of the ends, evenly spread.
+    fn look_at_ends(&mut self, model: &Model, starts: ArrayView2<'_, f32>, ends: ArrayView2<'_, f32>) -> Result<()> {
+        let step = starts.nrows().div_ceil(ENDS).max(1) as isize;
+        for points in [starts, ends] {
+            let volumes = model.log_volume(points.slice(s![..;step, ..]))?;
+            self.ends[0] += volumes.len();
+            self.ends[1] += volumes.iter().filter(|&&x| x == f32::NEG_INFINITY).count();
+        }
+        Ok(())
     }
 
     fn add(&mut self, geodesics: &Geodesics<f32>, straight: &[f32]) {
@@ -202,6 +223,7 @@ pub(super) fn solve(
         sink(&geodesics, &straight)?;
     }
     bar.finish_and_clear();
+    totals.look_at_ends(model, starts, ends)?;
     Ok(totals)
 }
 

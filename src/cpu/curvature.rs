@@ -62,10 +62,18 @@ fn write_axes<T: Scalar>(d: usize, room: &mut [T]) {
     room.iter_mut().step_by(d + 1).for_each(|x| *x = T::ONE);
 }
 
+/// d vectors that are orthonormal in the metric `[d, d]`, as rows; NaN where it is singular.
+pub(crate) fn write_frame<T: Scalar>(d: usize, metric: &[T], frame: &mut [T]) {
+    match Inverse::new(d, metric, d) {
+        Some(metric) => frame.iter_mut().zip(metric.frame(d)).for_each(|(to, x)| *to = T::from_f64(x)),
+        None => frame.fill(T::from_f64(f64::NAN)),
+    }
+}
+
 /// Two vectors of the plane of u and v, of length 1 and at right angles in the latent space; NaN where there is no such plane.
 ///
 /// A plane's curvature does not depend on the vectors that span it, but its rounding does.
-fn write_plane<T: Scalar>(u: &[T], v: &[T], room: &mut [T]) {
+pub(crate) fn write_plane<T: Scalar>(u: &[T], v: &[T], room: &mut [T]) {
     let wide = |x: &[T]| {
         let largest = x.iter().fold(0.0, |m: f64, x| m.max(x.magnitude().to_f64()));
         x.iter().map(|x| x.to_f64() / largest).collect::<Vec<f64>>()
@@ -112,77 +120,11 @@ impl<T: Scalar> CpuModel<T> {
         out
     }
 
-    /// −G⁻¹ Jᵀ B(v, v): latents and velocities `[P, d]` to `[P, d]`.
-    pub fn geodesic_acceleration(&self, latents: &[T], velocities: &[T]) -> Vec<T> {
-        let d = self.compressed.latent_dim;
-        let jet = Jet { directions: d + 1, pairs: &[(d, d)] };
-        let write = |[velocity]: [&[T]; 1], room: &mut [T]| {
-            let (axes, vector) = room.split_at_mut(d * d);
-            write_axes(d, axes);
-            vector.copy_from_slice(velocity);
-        };
-        self.of_products(
-            [(latents, d), (velocities, d)],
-            d,
-            jet,
-            |[_, v]| [v],
-            write,
-            |products, out| {
-                let rows = jet.rows();
-                let second = &products[(rows - 1) * rows..][..d];
-                match Inverse::new(d, products, rows) {
-                    Some(metric) => {
-                        for (to, x) in out.iter_mut().zip(metric.solved(second)) {
-                            *to = T::from_f64(-x);
-                        }
-                    }
-                    None => out.fill(T::from_f64(f64::NAN)),
-                }
-            },
-        )
-    }
-
-    /// K of the plane of u and v: latents and vectors `[P, d]` to `[P]`.
-    pub fn sectional_curvature(&self, latents: &[T], u: &[T], v: &[T]) -> Vec<T> {
-        let d = self.compressed.latent_dim;
-        let jet = Jet { directions: d + 2, pairs: &[(d, d), (d, d + 1), (d + 1, d + 1)] };
-        let write = |[u, v]: [&[T]; 2], room: &mut [T]| {
-            let (axes, vectors) = room.split_at_mut(d * d);
-            write_axes(d, axes);
-            write_plane(u, v, vectors);
-        };
-        self.of_products(
-            [(latents, d), (u, d), (v, d)],
-            1,
-            jet,
-            |[_, u, v]| [u, v],
-            write,
-            |products, out| {
-                out[0] = T::from_f64(gauss(d, [d, d + 1], products, jet.rows()));
-            },
-        )
-    }
-
-    /// K where there are two latents: `[P, 2]` to `[P]`.
-    pub fn gaussian_curvature(&self, latents: &[T]) -> Vec<T> {
-        let jet = Jet { directions: 2, pairs: &[(0, 0), (0, 1), (1, 1)] };
-        self.of_products(
-            [(latents, 2)],
-            1,
-            jet,
-            |_| [],
-            |[], room| write_axes(2, room),
-            |products, out| {
-                out[0] = T::from_f64(gauss(2, [0, 1], products, jet.rows()));
-            },
-        )
-    }
-
     /// Σ_{a ≠ b} K(e_a, e_b) over an orthonormal frame: latents `[P, d]` to `[P]`.
     pub fn scalar_curvature(&self, latents: &[T]) -> Vec<T> {
         let network = &self.compressed;
         let (d, widest) = (network.latent_dim, network.data_dim);
-        let pairs: Vec<(usize, usize)> = (0..d).flat_map(|a| (a..d).map(move |b| (a, b))).collect();
+        let pairs = Question { vectors: 0, curved: d }.pairs(d);
         let (axes, jet) = (Jet { directions: d, pairs: &[] }, Jet { directions: d, pairs: &pairs });
         let [out] = over_finite_rows(
             [(latents, d)],
@@ -215,27 +157,28 @@ impl<T: Scalar> CpuModel<T> {
                     }
                 });
                 for (p, out) in out.iter_mut().enumerate() {
-                    let metric = Inverse::new(d, &gram[p * d * d..(p + 1) * d * d], d);
-                    *out = T::from_f64(metric.map_or(f64::NAN, |metric| frame_sums[p].scalar(d, &metric, &pairs)));
+                    *out = T::from_f64(frame_sums[p].scalar(d, &gram[p * d * d..(p + 1) * d * d], &pairs));
                 }
             },
         );
         out
     }
 
-    /// Numbers that `measure` makes, `width` a point, of the inner products of all derivatives of a jet `[rows, rows]`, along the directions
-    /// that `write` makes of the point's vectors.
-    fn of_products<const I: usize, const V: usize>(
+    /// Numbers that `measure` makes, `width` a point, of the inner products of all derivatives of a jet along the latents' own directions and
+    /// the vectors that `write` makes of the point's rows of the inputs, the first of which are the latents.
+    pub fn of_products<const I: usize>(
         &self,
         inputs: [(&[T], usize); I],
         width: usize,
-        jet: Jet<'_>,
-        vectors: impl Fn([&[T]; I]) -> [&[T]; V] + Sync + Send,
-        write: impl Fn([&[T]; V], &mut [T]) + Sync + Send,
-        measure: impl Fn(&[T], &mut [T]) + Sync + Send,
+        question: Question,
+        write: impl Fn([&[T]; I], &mut [T]) + Sync + Send,
+        measure: impl Fn(Products<'_, T>, &mut [T]) + Sync + Send,
     ) -> Vec<T> {
         let network = &self.compressed;
-        let (d, rows) = (network.latent_dim, jet.rows());
+        let d = network.latent_dim;
+        let pairs = question.pairs(d);
+        let jet = Jet { directions: d + question.vectors, pairs: &pairs };
+        let rows = jet.rows();
         let [out] = over_finite_rows(
             inputs,
             [width],
@@ -243,12 +186,19 @@ impl<T: Scalar> CpuModel<T> {
             |points| (JetScratch::new(network, points, jet), vec![T::ZERO; points * rows * rows]),
             |(scratch, products), _, inputs, [out]| {
                 products.fill(T::ZERO);
-                let write = |p: usize, room: &mut [T]| write(vectors(inputs).map(|v| &v[p * d..(p + 1) * d]), room);
+                let write = |p: usize, room: &mut [T]| {
+                    let (axes, vectors) = room.split_at_mut(d * d);
+                    write_axes(d, axes);
+                    write(inputs.map(|rows| &rows[p * d..(p + 1) * d]), vectors);
+                };
                 jets(network, inputs[0], jet, scratch, write, |chain, derivatives| {
                     add_gram(chain.outputs(), rows, derivatives, products);
                 });
                 for (out, products) in out.chunks_exact_mut(width).zip(products.chunks_exact(rows * rows)) {
-                    measure(products, out);
+                    let (first, second) = (0, jet.directions);
+                    let table = |i: usize, j: usize| Table { numbers: &products[i * rows + j..], stride: rows };
+                    let [tangents, cross, seconds] = [table(first, first), table(second, first), table(second, second)];
+                    measure(Products { d, tangents, cross, seconds }, out);
                 }
             },
         );
@@ -256,18 +206,76 @@ impl<T: Scalar> CpuModel<T> {
     }
 }
 
-/// Gauss's equation for the directions u and v, from inner products `[rows, rows]` whose last three rows are B(u, u), B(u, v), B(v, v).
-fn gauss<T: Scalar>(d: usize, [u, v]: [usize; 2], products: &[T], rows: usize) -> f64 {
-    let Some(metric) = Inverse::new(d, products, rows) else { return f64::NAN };
-    let at = |i: usize, j: usize| products[i * rows + j].to_f64();
-    let seconds = rows - 3;
-    let whitened: [Vec<f64>; 3] = std::array::from_fn(|k| metric.whitened(&products[(seconds + k) * rows..][..d]));
-    let form = |a: usize, b: usize| at(seconds + a, seconds + b) - dot(&whitened[a], &whitened[b]);
-    (form(0, 2) - form(1, 1)) / (at(u, u) * at(v, v) - at(u, v) * at(u, v))
+/// Which derivatives [`CpuModel::of_products`] multiplies: along each latent and so many vectors, and along pairs of the last so many of these
+/// directions.
+#[derive(Clone, Copy)]
+pub(crate) struct Question {
+    pub vectors: usize,
+    pub curved: usize,
+}
+
+impl Question {
+    /// In the order 00, 01, …, 11, 12, ….
+    fn pairs(self, d: usize) -> Vec<(usize, usize)> {
+        let (first, end) = (d + self.vectors - self.curved, d + self.vectors);
+        (first..end).flat_map(|u| (u..end).map(move |v| (u, v))).collect()
+    }
+}
+
+/// Rows of numbers in every `stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Table<'a, T> {
+    pub numbers: &'a [T],
+    pub stride: usize,
+}
+
+impl<'a, T: Scalar> Table<'a, T> {
+    fn row(self, i: usize) -> &'a [T] {
+        &self.numbers[i * self.stride..]
+    }
+
+    fn at(self, i: usize, j: usize) -> f64 {
+        self.row(i)[j].to_f64()
+    }
+}
+
+/// Inner products of a point's derivatives, the first d of which are along the latents.
+#[derive(Clone, Copy)]
+pub(crate) struct Products<'a, T> {
+    pub d: usize,
+    /// Of first derivatives.
+    pub tangents: Table<'a, T>,
+    /// Of second ones (rows) with first ones.
+    pub cross: Table<'a, T>,
+    /// Of second ones.
+    pub seconds: Table<'a, T>,
+}
+
+impl<T: Scalar> Products<'_, T> {
+    fn metric(&self) -> Option<Inverse> {
+        Inverse::new(self.d, self.tangents.numbers, self.tangents.stride)
+    }
+
+    /// −G⁻¹ Jᵀ B for the first second derivative B, into `out` `[d]`.
+    pub fn acceleration(&self, out: &mut [T]) {
+        let Some(metric) = self.metric() else { return out.fill(T::from_f64(f64::NAN)) };
+        for (to, x) in out.iter_mut().zip(metric.solved(&self.cross.row(0)[..self.d])) {
+            *to = T::from_f64(-x);
+        }
+    }
+
+    /// Gauss's equation for the directions u and v, where the second derivatives are B(u, u), B(u, v) and B(v, v).
+    pub fn gauss(&self, [u, v]: [usize; 2]) -> f64 {
+        let Some(metric) = self.metric() else { return f64::NAN };
+        let whitened: [Vec<f64>; 3] = std::array::from_fn(|k| metric.whitened(&self.cross.row(k)[..self.d]));
+        let form = |a: usize, b: usize| self.seconds.at(a, b) - dot(&whitened[a], &whitened[b]);
+        let at = |i: usize, j: usize| self.tangents.at(i, j);
+        (form(0, 2) - form(1, 1)) / (at(u, u) * at(v, v) - at(u, v) * at(u, v))
+    }
 }
 
 /// Takes from `vector` `[D]` its part in the span of the tangents `[d, D]`; NaN where they span less than d dimensions.
-fn across<T: Scalar>(tangents: &[T], vector: &mut [T]) {
+pub(crate) fn across<T: Scalar>(tangents: &[T], vector: &mut [T]) {
     let width = vector.len();
     let d = tangents.len() / width;
     let mut gram = vec![T::ZERO; d * d];
@@ -282,6 +290,16 @@ fn across<T: Scalar>(tangents: &[T], vector: &mut [T]) {
             vector.iter_mut().zip(tangent).for_each(|(x, &t)| *x = share.fma(t, *x));
         }
     }
+}
+
+/// The scalar curvature from a frame's metric `[d, d]`, products Jᵀ B_ab `[pairs, d]`, and ‖B_ab‖² `[pairs + 1]` with ‖Σ_a B_aa‖² behind them.
+pub(crate) fn scalar_of_frame<T: Scalar>(d: usize, metric: &[T], products: &[T], squares: &[T]) -> f64 {
+    let pairs = Question { vectors: 0, curved: d }.pairs(d);
+    let mut sums = FrameSums::new(d, pairs.len(), 0);
+    sums.products.copy_from_slice(&products[..pairs.len() * d]);
+    sums.squares.iter_mut().zip(squares).for_each(|(to, from)| *to = from.to_f64());
+    sums.mean_square = squares[pairs.len()].to_f64();
+    sums.scalar(d, metric, &pairs)
 }
 
 /// Room for the scalar curvature of a tile of points.
@@ -313,10 +331,7 @@ impl<T: Scalar> FrameScratch<T> {
     fn take_frames(&mut self, points: usize) {
         let size = self.d * self.d;
         for (frame, gram) in self.frames.chunks_exact_mut(size).zip(self.grams.chunks_exact(size)).take(points) {
-            match Inverse::new(self.d, gram, self.d) {
-                Some(metric) => frame.iter_mut().zip(metric.frame(self.d)).for_each(|(to, x)| *to = T::from_f64(x)),
-                None => frame.fill(T::from_f64(f64::NAN)),
-            }
+            write_frame(self.d, gram, frame);
         }
     }
 }
@@ -363,7 +378,8 @@ impl<T: Scalar> FrameSums<T> {
     }
 
     /// ‖Σ_a II_aa‖² − Σ_ab ‖II_ab‖².
-    fn scalar(&self, d: usize, metric: &Inverse, pairs: &[(usize, usize)]) -> f64 {
+    fn scalar(&self, d: usize, metric: &[T], pairs: &[(usize, usize)]) -> f64 {
+        let Some(metric) = Inverse::new(d, metric, d) else { return f64::NAN };
         let (mut mean, mut sum) = (vec![0.0; d], 0.0);
         for ((products, square), (a, b)) in self.products.chunks_exact(d).zip(&self.squares).zip(pairs) {
             let whitened = metric.whitened(products);

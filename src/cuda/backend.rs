@@ -529,7 +529,8 @@ impl Backend for CudaBackend<'_> {
         let room = tangents_at + (capacity * network.tangent_width()) as u64 * size;
         for chain in &network.chains {
             let tangents = places(chain, d, capacity, tangents_at);
-            let pass = Pass { launcher, network, chain, list, jets: &self.plain.jets, tangents: &tangents };
+            let pass =
+                Pass { launcher, network, chain, list, jets: &self.plain.jets, directions: d, tangents: &tangents };
             pass.push_forward()?;
             let scales = scales(&pass, self.plain.values, room)?;
             gram(&pass, scales, batch.gram)?;

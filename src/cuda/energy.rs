@@ -152,7 +152,7 @@ pub(crate) fn neighbours(pass: &Pass<'_>, scales: Address, room: Address, off: A
 
 /// What the adjoint passes of all heads sum up.
 pub(crate) struct AdjointTargets {
-    /// S, `[points, d, d]` by number.
+    /// S, `[points, d, d]` by number; 0 where it is not wanted, and tangents are not needed.
     pub curvature: Address,
     /// T λ of the first layer, `[points, d]` by number; 0 where it is not wanted.
     pub gradient: Address,
@@ -184,7 +184,7 @@ pub(crate) fn adjoint_pass(
             softmax.adjoints(pass, rows, here, before)?;
             (factor, bends) = (0, (0, before));
         }
-        if layer.has_second {
+        if layer.has_second && targets.curvature != 0 {
             let plain = Operand::tangents(tangents[k], d, 0);
             let weighted = Operand { factor: bends.0, weight: bends.1, ..plain };
             let share = rows_of(plain, weighted, targets.curvature).added(targets.has_curvature);

@@ -69,7 +69,7 @@ impl Member {
     /// Adds the share of the pass's member to A in `average` `[points, d, outputs]`, by place; with the last member it is whole, and
     /// returned.
     pub fn average(self, pass: &Pass<'_>, average: Address) -> Result<Option<Operand>> {
-        let (jacobian, d, width) = (Operand::jacobian(pass), pass.network.latent_dim, pass.chain.outputs());
+        let (jacobian, d, width) = (Operand::jacobian(pass), pass.directions, pass.chain.outputs());
         let params = EnsembleAverage {
             list: pass.list,
             tangents: jacobian.base,

@@ -27,10 +27,10 @@ impl Operand {
         Self { base: tangents.at, factor, weight: 0, rows: d as u32, is_shared: tangents.is_shared.into() }
     }
 
-    /// J of one head: the tangents of its last layer behind the activation.
+    /// J of one head, or its products with other directions: the tangents of its last layer behind the activation.
     pub fn jacobian(pass: &Pass<'_>) -> Self {
         let last = pass.chain.layers.len() - 1;
-        Self::tangents(pass.tangents[last], pass.network.latent_dim, pass.first(last))
+        Self::tangents(pass.tangents[last], pass.directions, pass.first(last))
     }
 }
 
@@ -47,14 +47,14 @@ pub(crate) struct InnerProducts {
     pub accumulate: u32,
     pub split: Address,
     pub behind_split: u32,
-    pub padding: u32,
+    pub out_stride: u32,
 }
 
 impl InnerProducts {
     /// x · yᵀ of all listed points into `out`.
     pub fn new(list: RowList, x: Operand, y: Operand, width: usize, out: Address) -> Self {
-        let width = width as u32;
-        Self { list, ids: 0, x, y, out, width, accumulate: 0, split: 0, behind_split: 0, padding: 0 }
+        let (width, out_stride) = (width as u32, x.rows * y.rows);
+        Self { list, ids: 0, x, y, out, width, accumulate: 0, split: 0, behind_split: 0, out_stride }
     }
 
     /// The same, added to what is there.

@@ -11,10 +11,10 @@ use crate::error::Result;
 /// `JacobianLayer` in `kernels/jacobian.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct JacobianLayer {
+pub(super) struct JacobianLayer {
     list: RowList,
-    input: Address,
-    factor: Address,
+    pub input: Address,
+    pub factor: Address,
     weights: Address,
     output: Address,
     finish: Address,
@@ -22,8 +22,8 @@ struct JacobianLayer {
     outputs: u32,
     stride: u32,
     offset: u32,
-    latent_dim: u32,
-    input_is_shared: u32,
+    pub latent_dim: u32,
+    pub input_is_shared: u32,
 }
 
 /// Tangents of one layer before its activation; before a softmax, u of `kernels/softmax.cu`.
@@ -63,6 +63,8 @@ pub(crate) struct Pass<'a> {
     pub chain: &'a DeviceChain,
     pub list: RowList,
     pub jets: &'a Jets,
+    /// Tangents of a point: d for J's columns.
+    pub directions: usize,
     /// Of every layer; see [`places`].
     pub tangents: &'a [Tangents],
 }
@@ -118,12 +120,18 @@ impl Pass<'_> {
             return self.launch(last, &params);
         }
         let one_layer = kernel(self.launcher.stream.platform().as_ref(), "jacobian_of_one_layer")?;
-        let rows = self.list.limit as usize * self.network.latent_dim;
+        let rows = self.list.limit as usize * self.directions;
         self.launcher.threads(one_layer, rows * self.chain.outputs(), &params)
     }
 
     /// Layer k's tangents from those of the layer before, to rows of `output` of the given stride and first column.
-    fn layer(&self, k: usize, output: Address, (stride, offset): (usize, usize), finish: Address) -> JacobianLayer {
+    pub(super) fn layer(
+        &self,
+        k: usize,
+        output: Address,
+        (stride, offset): (usize, usize),
+        finish: Address,
+    ) -> JacobianLayer {
         let layer = &self.chain.layers[k];
         // The first layer has none before it: its own weights are its tangents.
         let before = self.tangents[k.saturating_sub(1)];
@@ -138,14 +146,14 @@ impl Pass<'_> {
             outputs: layer.outputs as u32,
             stride: stride as u32,
             offset: offset as u32,
-            latent_dim: self.network.latent_dim as u32,
+            latent_dim: self.directions as u32,
             input_is_shared: before.is_shared.into(),
         }
     }
 
     fn launch(&self, k: usize, params: &JacobianLayer) -> Result<()> {
         let layer = &self.chain.layers[k];
-        let rows = self.list.limit as usize * self.network.latent_dim;
+        let rows = self.list.limit as usize * self.directions;
         self.launcher.tiles(layer.jacobian, rows, layer.outputs, params)
     }
 }
@@ -160,8 +168,9 @@ pub(crate) fn jacobians(
     out: Address,
 ) -> Result<()> {
     network.chains.iter().try_for_each(|chain| {
-        let tangents = places(chain, network.latent_dim, points, room);
+        let directions = network.latent_dim;
+        let tangents = places(chain, directions, points, room);
         let list = RowList::all(points);
-        Pass { launcher, network, chain, list, jets, tangents: &tangents }.finish(out)
+        Pass { launcher, network, chain, list, jets, directions, tangents: &tangents }.finish(out)
     })
 }

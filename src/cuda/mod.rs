@@ -5,8 +5,8 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | launchers | `decode`, `softmax`, `jacobian`, `gram`, `energy` with `ensemble` and `gaussian`, `step`, with `launch` for their geometry; `fused` with `slices` |
-//! | what is launched on | `network` (weights), `memory` (buffers, streams) with the `pool` that keeps them, `model` (many points), `backend` (many curves) |
+//! | launchers | `decode`, `softmax`, `jacobian`, `jet`, `gram`, `energy` with `ensemble` and `gaussian`, `step`, with `launch` for their geometry; `fused` with `slices` |
+//! | what is launched on | `network` (weights), `memory` (buffers, streams) with the `pool` that keeps them, `model` with `maps` and `curvature` (many points), `backend` (many curves) |
 //! | what launches | `platform`, the seam; `driver`, an NVIDIA GPU; `emulator`, the processor |
 //! | compiled kernels | `module`, from `sources` by nvcc, or by `nvrtc` through `compile` and its `cache` |
 
@@ -18,6 +18,7 @@ pub(crate) mod cache;
 #[cfg(feature = "cuda")]
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod compile;
+pub(crate) mod curvature;
 #[cfg(feature = "cust")]
 mod cust;
 mod decode;
@@ -32,7 +33,9 @@ pub(crate) mod fused;
 mod gaussian;
 mod gram;
 mod jacobian;
+pub(crate) mod jet;
 mod launch;
+mod maps;
 mod memory;
 pub(crate) mod model;
 #[cfg(feature = "cuda")]

@@ -32,8 +32,8 @@ const MEMORY_SHARE: f64 = 0.8;
 pub(crate) struct CudaModel {
     platform: Arc<dyn Platform>,
     asked: Precision,
-    original: DeviceNetwork,
-    compressed: DeviceNetwork,
+    pub(super) original: DeviceNetwork,
+    pub(super) compressed: DeviceNetwork,
     /// The compressed decoder on tensor cores, where they are asked for and take it.
     fused: Option<FusedNetwork>,
     /// Time that chunks of points have spent in kernels so far, in nanoseconds.
@@ -59,17 +59,17 @@ enum Source<'a> {
 }
 
 /// One operation over rows of numbers.
-struct Operation {
+pub(super) struct Operation {
     /// Numbers that come in and go out for every row, and that its kernels work on in between.
-    width_in: usize,
-    width_out: usize,
-    room: usize,
+    pub width_in: usize,
+    pub width_out: usize,
+    pub room: usize,
     /// That is for so many rows together, and for so many at most.
-    room_rows: (usize, usize),
+    pub room_rows: (usize, usize),
 }
 
 /// Room for every row.
-const EVERY_ROW: (usize, usize) = (1, usize::MAX);
+pub(super) const EVERY_ROW: (usize, usize) = (1, usize::MAX);
 
 impl Operation {
     fn room(&self, rows: usize) -> usize {
@@ -79,11 +79,11 @@ impl Operation {
 }
 
 /// What an operation's kernels work on.
-struct Chunk {
-    rows: usize,
-    input: Address,
-    out: Address,
-    room: Address,
+pub(super) struct Chunk {
+    pub rows: usize,
+    pub input: Address,
+    pub out: Address,
+    pub room: Address,
 }
 
 /// One of two chunks on their way.
@@ -233,7 +233,7 @@ impl CudaModel {
             let behind = |numbers: usize| rest + bytes(chunk.rows * numbers);
             network.chains.iter().try_for_each(|chain| {
                 let tangents = places(chain, d, chunk.rows, behind(needed));
-                let pass = Pass { launcher, network, chain, list, jets: &jets, tangents: &tangents };
+                let pass = Pass { launcher, network, chain, list, jets: &jets, directions: d, tangents: &tangents };
                 let scales = scales(&pass, behind(2 * network.widest), behind(decoding))?;
                 pass.push_forward()?;
                 gram(&pass, scales, chunk.out)
@@ -252,13 +252,7 @@ impl CudaModel {
             room: Jets::width(network, Order::Second) + decoding.max(2 * network.widest + network.tangent_width()),
             room_rows: EVERY_ROW,
         };
-        // Every chunk holds its latents first and its adjoints behind them.
-        let rows = latents.len() / d;
-        let stage = |from: usize, count: usize, staged: &mut [f32]| {
-            staged[..count * d].copy_from_slice(&latents[from * d..(from + count) * d]);
-            staged[count * d..].copy_from_slice(&adjoints[from * width..(from + count) * width]);
-        };
-        self.with_chunks(rows, &operation, Source::Host(&stage), |launcher, chunk| {
+        self.with_parts([(latents, d), (adjoints, width)], &operation, |launcher, chunk| {
             let (jets, rest) = self.derivatives(network, launcher, chunk, Order::Second)?;
             let list = RowList::all(chunk.rows);
             let rows = AdjointRows { list, ids: 0 };
@@ -267,7 +261,7 @@ impl CudaModel {
             let mut targets = AdjointTargets { curvature: chunk.out, gradient: 0, split: 0, has_curvature: false };
             for chain in &network.chains {
                 let tangents = places(chain, d, chunk.rows, rest + 2 * adjoint_bytes);
-                let pass = Pass { launcher, network, chain, list, jets: &jets, tangents: &tangents };
+                let pass = Pass { launcher, network, chain, list, jets: &jets, directions: d, tangents: &tangents };
                 pass.push_forward()?;
                 let weights = chunk.input + bytes(chunk.rows * d);
                 seed(&pass, rows, weights, false, lambdas[0])?;
@@ -319,7 +313,7 @@ impl CudaModel {
     }
 
     /// Decodes a chunk's latents for the derivatives; returns where those stand, and the room behind them.
-    fn derivatives(
+    pub(super) fn derivatives(
         &self,
         network: &DeviceNetwork,
         launcher: Launcher<'_>,
@@ -332,6 +326,20 @@ impl CudaModel {
         let values = rest + bytes(2 * chunk.rows * network.widest);
         decode(launcher, network, RowList::all(chunk.rows), chunk.input, &jets, hidden, values)?;
         Ok((jets, rest))
+    }
+
+    /// Rows of latents and of another array, with their widths: every chunk holds its latents first and the others behind them.
+    pub(super) fn with_parts(
+        &self,
+        [(latents, d), (others, width)]: [(&[f32], usize); 2],
+        operation: &Operation,
+        compute: impl Fn(Launcher<'_>, &Chunk) -> Result<()>,
+    ) -> Result<Vec<f32>> {
+        let stage = |from: usize, count: usize, staged: &mut [f32]| {
+            staged[..count * d].copy_from_slice(&latents[from * d..(from + count) * d]);
+            staged[count * d..].copy_from_slice(&others[from * width..(from + count) * width]);
+        };
+        self.with_chunks(latents.len() / d, operation, Source::Host(&stage), compute)
     }
 
     fn by_chunks(
@@ -410,7 +418,7 @@ impl CudaModel {
     }
 }
 
-fn bytes(numbers: usize) -> u64 {
+pub(super) fn bytes(numbers: usize) -> u64 {
     (numbers * size_of::<f32>()) as u64
 }
 

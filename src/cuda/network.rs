@@ -181,6 +181,11 @@ pub(crate) fn specialise(platform: &dyn Platform, instances: &str) -> Result<boo
     }
 }
 
+/// What ends the name of a kernel for so many columns.
+fn width(columns: usize) -> &'static str {
+    if columns <= NARROW { "_narrow" } else { "" }
+}
+
 impl DeviceNetwork {
     /// Puts the weights on the device.
     pub fn new(platform: &Arc<dyn Platform>, host: &HostNetwork<f32>) -> Result<Self> {
@@ -199,7 +204,6 @@ impl DeviceNetwork {
         let platform_ref = platform.as_ref();
         let d = host.latent_dim;
         let mut layer = |l: &Dense<f32>| -> Result<DeviceLayer> {
-            let width = |n: usize| if n <= NARROW { "_narrow" } else { "" };
             let general = |family: &str, n: usize| format!("{family}_layer{}", width(n));
             let has_scale = !l.scale.is_empty();
             Ok(DeviceLayer {
@@ -248,6 +252,11 @@ impl DeviceNetwork {
             geometry: host.geometry,
             kernels,
         })
+    }
+
+    /// The kernel of [`DeviceLayer::jacobian`] for any number of rows a point.
+    pub fn general_jacobian(outputs: usize) -> String {
+        format!("jacobian_layer{}", width(outputs))
     }
 
     /// Every layer, in the order of its number.

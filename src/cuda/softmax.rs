@@ -70,6 +70,11 @@ impl Softmax {
         (!activation.is_elementwise()).then_some(Self { angle })
     }
 
+    /// True for the outputs 2√p.
+    pub fn is_angle(self) -> bool {
+        self.angle
+    }
+
     /// From x to y in columns of `values` `[points, stride]`, by number; s and p to `jets` where they are wanted.
     pub fn values(
         self,
@@ -104,7 +109,7 @@ impl Softmax {
         (stride, offset): (usize, usize),
         finish: Address,
     ) -> Result<()> {
-        let (d, last) = (pass.network.latent_dim, pass.chain.layers.len() - 1);
+        let (d, last) = (pass.directions, pass.chain.layers.len() - 1);
         let params = TangentRows {
             list: pass.list,
             input: input.at,

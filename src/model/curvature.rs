@@ -2,12 +2,21 @@
 
 use ndarray::{Array1, Array2, ArrayView2};
 
+use super::engine::Engine;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+use super::engine::{from_device, in_pieces, to_device};
 use super::{Model, array2, beside, numbers};
+use crate::cpu::curvature::{Products, Question, write_plane};
+use crate::decoder::Geometry;
 use crate::error::{Error, Result};
 use crate::scalar::Scalar;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+use crate::{
+    cpu::curvature::{Table, across, scalar_of_frame, write_frame},
+    cuda::{curvature::ProductLayout, jet::Jet},
+};
 
-/// Second derivatives are computed on the processor; on a CUDA device these are [`Error::Device`]. All are NaN where the latent or a vector
-/// is not finite, and where the metric is singular to working precision, as for [`Model::log_volume`].
+/// All are NaN where the latent or a vector is not finite, and where the metric is singular to working precision, as for [`Model::log_volume`].
 impl<T: Scalar> Model<T> {
     /// The second fundamental form II(u, v), the part of ∂²f[u, v] across the surface: latents and vectors `[P, d]` to `[P, D]`.
     ///
@@ -15,8 +24,7 @@ impl<T: Scalar> Model<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the latents' width is not d, or u or v is not `[P, d]`; [`Error::Device`] on a CUDA device,
-    /// [`Error::Decoder`] under the Fisher–Rao metric of Gaussian outputs.
+    /// [`Error::Shape`] where the latents' width is not d, or u or v is not `[P, d]`; [`Error::Decoder`] under the Fisher–Rao metric of Gaussian outputs.
     pub fn second_fundamental_form(
         &self,
         latents: ArrayView2<'_, T>,
@@ -26,8 +34,8 @@ impl<T: Scalar> Model<T> {
         let latents = self.latents(latents)?;
         let [u, v] = [("u", u), ("v", v)].map(|(what, rows)| beside(what, rows, latents.nrows(), latents.ncols()));
         let (u, v) = (u?, v?);
-        let model = self.engine.extrinsic("second fundamental form")?;
-        let form = model.second_fundamental_form(numbers(&latents), numbers(&u), numbers(&v));
+        self.check_extrinsic("second fundamental form")?;
+        let form = self.engine.second_fundamental_form(numbers(&latents), numbers(&u), numbers(&v))?;
         Ok(array2(latents.nrows(), self.decoder.data_dim(), form))
     }
 
@@ -38,8 +46,7 @@ impl<T: Scalar> Model<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the latents' width is not d, or u or v is not `[P, d]`; [`Error::Device`] on a CUDA device,
-    /// [`Error::Decoder`] under the Fisher–Rao metric of Gaussian outputs.
+    /// [`Error::Shape`] where the latents' width is not d, or u or v is not `[P, d]`; [`Error::Decoder`] under the Fisher–Rao metric of Gaussian outputs.
     pub fn sectional_curvature(
         &self,
         latents: ArrayView2<'_, T>,
@@ -49,8 +56,16 @@ impl<T: Scalar> Model<T> {
         let latents = self.latents(latents)?;
         let [u, v] = [("u", u), ("v", v)].map(|(what, rows)| beside(what, rows, latents.nrows(), latents.ncols()));
         let (u, v) = (u?, v?);
-        let model = self.engine.extrinsic("sectional curvature")?;
-        Ok(Array1::from_vec(model.sectional_curvature(numbers(&latents), numbers(&u), numbers(&v))))
+        self.check_extrinsic("sectional curvature")?;
+        let d = latents.ncols();
+        let found = self.engine.of_products(
+            [&latents, &u, &v].map(numbers),
+            1,
+            Question { vectors: 2, curved: 2 },
+            |[_, u, v], room| write_plane(u, v, room),
+            |products, out| out[0] = T::from_f64(products.gauss([d, d + 1])),
+        )?;
+        Ok(Array1::from_vec(found))
     }
 
     /// The Gaussian curvature of a surface with two latents: latents `[P, 2]` to `[P]`, in 1/(units of the data space)².
@@ -67,8 +82,8 @@ impl<T: Scalar> Model<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the decoder has another number of latents than 2, or the latents' width is not 2; [`Error::Device`] on a CUDA
-    /// device.
+    /// [`Error::Shape`] where the decoder has another number of latents than 2, or the latents' width is not 2;
+    /// [`Error::Decoder`] under the Fisher–Rao metric of Gaussian outputs.
     pub fn gaussian_curvature(&self, latents: ArrayView2<'_, T>) -> Result<Array1<T>> {
         if self.decoder.latent_dim() != 2 {
             return Err(Error::Shape {
@@ -78,8 +93,15 @@ impl<T: Scalar> Model<T> {
             });
         }
         let latents = self.latents(latents)?;
-        let model = self.engine.extrinsic("Gaussian curvature")?;
-        Ok(Array1::from_vec(model.gaussian_curvature(numbers(&latents))))
+        self.check_extrinsic("Gaussian curvature")?;
+        let found = self.engine.of_products(
+            [numbers(&latents)],
+            1,
+            Question { vectors: 0, curved: 2 },
+            |_, _| {},
+            |products, out| out[0] = T::from_f64(products.gauss([0, 1])),
+        )?;
+        Ok(Array1::from_vec(found))
     }
 
     /// The scalar curvature Σ_{a ≠ b} K(e_a, e_b) over an orthonormal frame e: latents `[P, d]` to `[P]`, in 1/(units of the data space)².
@@ -89,12 +111,11 @@ impl<T: Scalar> Model<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the latents' width is not d; [`Error::Device`] on a CUDA device,
-    /// [`Error::Decoder`] under the Fisher–Rao metric of Gaussian outputs.
+    /// [`Error::Shape`] where the latents' width is not d; [`Error::Decoder`] under the Fisher–Rao metric of Gaussian outputs.
     pub fn scalar_curvature(&self, latents: ArrayView2<'_, T>) -> Result<Array1<T>> {
         let latents = self.latents(latents)?;
-        let model = self.engine.extrinsic("scalar curvature")?;
-        Ok(Array1::from_vec(model.scalar_curvature(numbers(&latents))))
+        self.check_extrinsic("scalar curvature")?;
+        Ok(Array1::from_vec(self.engine.scalar_curvature(numbers(&latents))?))
     }
 
     /// The acceleration z̈ = −G⁻¹ Jᵀ ∂²f[ż, ż] of a geodesic: latents and velocities `[P, d]` to `[P, d]`.
@@ -103,8 +124,7 @@ impl<T: Scalar> Model<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the latents' width is not d, or the velocities are not `[P, d]`; [`Error::Device`] on a CUDA device,
-    /// [`Error::Decoder`] under the Fisher–Rao metric of Gaussian outputs.
+    /// [`Error::Shape`] where the latents' width is not d, or the velocities are not `[P, d]`; [`Error::Decoder`] under the Fisher–Rao metric of Gaussian outputs.
     pub fn geodesic_acceleration(
         &self,
         latents: ArrayView2<'_, T>,
@@ -112,8 +132,124 @@ impl<T: Scalar> Model<T> {
     ) -> Result<Array2<T>> {
         let latents = self.latents(latents)?;
         let velocities = beside("velocities", velocities, latents.nrows(), latents.ncols())?;
-        let model = self.engine.extrinsic("geodesic acceleration")?;
-        let accelerations = model.geodesic_acceleration(numbers(&latents), numbers(&velocities));
-        Ok(array2(latents.nrows(), latents.ncols(), accelerations))
+        self.check_extrinsic("geodesic acceleration")?;
+        let d = latents.ncols();
+        let accelerations = self.engine.of_products(
+            [&latents, &velocities].map(numbers),
+            d,
+            Question { vectors: 1, curved: 1 },
+            |[_, velocity], room| room.copy_from_slice(velocity),
+            |products, out| products.acceleration(out),
+        )?;
+        Ok(array2(latents.nrows(), d, accelerations))
+    }
+
+    /// Second derivatives are measured in Euclidean space.
+    fn check_extrinsic(&self, operation: &str) -> Result<()> {
+        if self.decoder.geometry() != Geometry::Gaussian {
+            return Ok(());
+        }
+        Err(Error::Decoder(format!(
+            "{operation}: expected Euclidean chords between outputs, found the Fisher–Rao metric of gaussian outputs"
+        )))
+    }
+}
+
+impl<T: Scalar> Engine<T> {
+    /// What `measure` makes, `width` numbers a point, of the inner products of derivatives along the latents and the vectors that `write`
+    /// makes of the point's rows of the inputs `[P, d]`, the first of which are the latents.
+    fn of_products<const I: usize>(
+        &self,
+        inputs: [&[T]; I],
+        width: usize,
+        question: Question,
+        write: impl Fn([&[T]; I], &mut [T]) + Sync + Send,
+        measure: impl Fn(Products<'_, T>, &mut [T]) + Sync + Send,
+    ) -> Result<Vec<T>> {
+        let d = self.latent_dim();
+        let inputs = inputs.map(|rows| (rows, d));
+        match self {
+            Self::Cpu(model) => Ok(model.of_products(inputs, width, question, write, measure)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { model, .. } => {
+                let Question { vectors, curved } = question;
+                let jet = Jet { has_axes: true, vectors, curved, has_sum: false };
+                let layout = ProductLayout::new(jet, d);
+                let ask = |inputs: [&[T]; I]| {
+                    let mut rows = vec![T::ZERO; inputs[0].len() * vectors];
+                    for (p, room) in rows.chunks_exact_mut((vectors * d).max(1)).enumerate() {
+                        write(inputs.map(|rows| &rows[p * d..(p + 1) * d]), room);
+                    }
+                    from_device(model.jet_products(to_device(inputs[0])?, to_device(&rows)?, jet)?)
+                };
+                let [out] = in_pieces(layout.width(), inputs, [width], ask, |numbers, _, [out]| {
+                    for (numbers, out) in numbers.chunks_exact(layout.width()).zip(out.chunks_exact_mut(width)) {
+                        let table = |from: usize, stride| Table { numbers: &numbers[from..], stride };
+                        let tangents = table(0, layout.tangents);
+                        let cross = table(layout.cross(), layout.tangents);
+                        let seconds = table(layout.seconds(), layout.pairs);
+                        measure(Products { d, tangents, cross, seconds }, out);
+                    }
+                })?;
+                Ok(out)
+            }
+        }
+    }
+
+    /// II(u, v).
+    fn second_fundamental_form(&self, latents: &[T], u: &[T], v: &[T]) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) => Ok(model.second_fundamental_form(latents, u, v)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { model, dims } => {
+                let (d, width) = (dims.latent, dims.data);
+                // J and ∂²f[u, v] of every point.
+                let ask = |[latents, u, v]: [&[T]; 3]| {
+                    let columns = self.jacobian(latents)?;
+                    let seconds = model.second_derivatives(to_device(latents)?, to_device(u)?, to_device(v)?)?;
+                    let seconds: Vec<T> = from_device(seconds)?;
+                    let rows = columns.chunks_exact(d * width).zip(seconds.chunks_exact(3 * width));
+                    Ok(rows.flat_map(|(columns, seconds)| [columns, &seconds[width..2 * width]].concat()).collect())
+                };
+                let inputs = [latents, u, v].map(|rows| (rows, d));
+                let [out] = in_pieces((d + 1) * width, inputs, [width], ask, |numbers, _, [out]| {
+                    for (numbers, out) in numbers.chunks_exact((d + 1) * width).zip(out.chunks_exact_mut(width)) {
+                        let (columns, second) = numbers.split_at(d * width);
+                        out.copy_from_slice(second);
+                        across(columns, out);
+                    }
+                })?;
+                Ok(out)
+            }
+        }
+    }
+
+    /// Σ_{a ≠ b} K(e_a, e_b), by second derivatives along a frame that is orthonormal in G.
+    fn scalar_curvature(&self, latents: &[T]) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(model) => Ok(model.scalar_curvature(latents)),
+            #[cfg(any(feature = "cuda", feature = "emulator"))]
+            Self::Cuda { model, dims } => {
+                let d = dims.latent;
+                let jet = Jet { has_axes: false, vectors: d, curved: d, has_sum: true };
+                let layout = ProductLayout::new(jet, d);
+                let ask = |[latents]: [&[T]; 1]| {
+                    let mut frames = self.metric(latents)?;
+                    for frame in frames.chunks_exact_mut(d * d) {
+                        let metric = frame.to_vec();
+                        write_frame(d, &metric, frame);
+                    }
+                    from_device(model.jet_products(to_device(latents)?, to_device(&frames)?, jet)?)
+                };
+                let [out] = in_pieces(layout.width(), [(latents, d)], [1], ask, |numbers, _, [out]| {
+                    for (numbers, out) in numbers.chunks_exact(layout.width()).zip(out) {
+                        let (metric, rest) = numbers.split_at(layout.cross());
+                        let (products, squares) = rest.split_at(layout.seconds() - layout.cross());
+                        *out = T::from_f64(scalar_of_frame(d, metric, products, squares));
+                    }
+                })?;
+                Ok(out)
+            }
+        }
     }
 }

@@ -3,13 +3,12 @@
 use crate::cpu::maps::Pair;
 use crate::cpu::model::CpuModel;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
-use crate::cpu::{
-    maps::dot,
-    rows::{chunk, over_finite_rows},
-};
+use crate::cpu::rows::{chunk, mark_not_finite, over_finite_rows};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 use crate::cuda::model::{CudaModel, Latents};
-use crate::error::{Error, Result};
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+use crate::error::Error;
+use crate::error::Result;
 use crate::scalar::Scalar;
 
 pub(super) enum Engine<T> {
@@ -75,48 +74,28 @@ impl<T: Scalar> Engine<T> {
         }
     }
 
-    /// J v. (A device's whole Jacobian comes over, until there is a kernel for one row.)
+    /// J v.
     pub fn push_forward(&self, latents: &[T], vectors: &[T]) -> Result<Vec<T>> {
         match self {
             Self::Cpu(model) => Ok(model.push_forward(latents, vectors)),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
-            Self::Cuda { dims, .. } => {
+            Self::Cuda { model, dims } => {
+                let pushed = model.push_forward(to_device(latents)?, to_device(vectors)?)?;
                 let inputs = [(latents, dims.latent), (vectors, dims.latent)];
-                let [out] = self.on_jacobians(inputs, [dims.data], |columns, [_, v], [out]| {
-                    for ((out, columns), v) in out
-                        .chunks_exact_mut(dims.data)
-                        .zip(columns.chunks_exact(dims.size()))
-                        .zip(v.chunks_exact(dims.latent))
-                    {
-                        for (column, &v) in columns.chunks_exact(dims.data).zip(v) {
-                            out.iter_mut().zip(column).for_each(|(x, &c)| *x = v.fma(c, *x));
-                        }
-                    }
-                })?;
-                Ok(out)
+                Ok(or_nan(inputs, dims.data, from_device(pushed)?))
             }
         }
     }
 
-    /// Jᵀ w, likewise.
+    /// Jᵀ w.
     pub fn pull_back(&self, latents: &[T], covectors: &[T]) -> Result<Vec<T>> {
         match self {
             Self::Cpu(model) => Ok(model.pull_back(latents, covectors)),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
-            Self::Cuda { dims, .. } => {
+            Self::Cuda { model, dims } => {
+                let pulled = model.pull_back(to_device(latents)?, to_device(covectors)?)?;
                 let inputs = [(latents, dims.latent), (covectors, dims.data)];
-                let [out] = self.on_jacobians(inputs, [dims.latent], |columns, [_, w], [out]| {
-                    for ((out, columns), w) in out
-                        .chunks_exact_mut(dims.latent)
-                        .zip(columns.chunks_exact(dims.size()))
-                        .zip(w.chunks_exact(dims.data))
-                    {
-                        for (x, column) in out.iter_mut().zip(columns.chunks_exact(dims.data)) {
-                            *x = T::from_f64(dot(column, w));
-                        }
-                    }
-                })?;
-                Ok(out)
+                Ok(or_nan(inputs, dims.latent, from_device(pulled)?))
             }
         }
     }
@@ -149,7 +128,7 @@ impl<T: Scalar> Engine<T> {
             Self::Cpu(model) => Ok(model.on_metrics(inputs, widths, compute)),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
             Self::Cuda { dims, .. } => {
-                in_pieces(dims.latent * dims.latent, inputs, widths, |latents| self.metric(latents), compute)
+                in_pieces(dims.latent * dims.latent, inputs, widths, |rows| self.metric(rows[0]), compute)
             }
         }
     }
@@ -164,27 +143,11 @@ impl<T: Scalar> Engine<T> {
         match self {
             Self::Cpu(model) => Ok(model.on_jacobians(inputs, widths, compute)),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
-            Self::Cuda { dims, .. } => {
-                in_pieces(dims.size(), inputs, widths, |latents| self.jacobian(latents), compute)
-            }
+            Self::Cuda { dims, .. } => in_pieces(dims.size(), inputs, widths, |rows| self.jacobian(rows[0]), compute),
         }
     }
 
-    /// The model on the processor, for what is computed there alone, from a Euclidean data space.
-    pub fn extrinsic(&self, operation: &str) -> Result<&CpuModel<T>> {
-        match self {
-            Self::Cpu(model) if model.is_euclidean() => Ok(model),
-            Self::Cpu(_) => Err(Error::Decoder(format!(
-                "{operation}: expected Euclidean chords between outputs, found the Fisher–Rao metric of gaussian outputs"
-            ))),
-            #[cfg(any(feature = "cuda", feature = "emulator"))]
-            Self::Cuda { .. } => Err(Error::Device(format!(
-                "{operation}: computed on the processor alone: load the decoder on Device::cpu()"
-            ))),
-        }
-    }
-
-    fn latent_dim(&self) -> usize {
+    pub fn latent_dim(&self) -> usize {
         match self {
             Self::Cpu(model) => model.latent_dim(),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
@@ -212,11 +175,11 @@ impl<T: Scalar> Engine<T> {
 
 /// Runs `compute` on what `ask` gets from a device, `size` numbers a point, for as many points at once as [`PIECE`] allows.
 #[cfg(any(feature = "cuda", feature = "emulator"))]
-fn in_pieces<T: Scalar, const I: usize, const O: usize>(
+pub(super) fn in_pieces<T: Scalar, const I: usize, const O: usize>(
     size: usize,
     inputs: [(&[T], usize); I],
     widths: [usize; O],
-    ask: impl Fn(&[T]) -> Result<Vec<T>>,
+    ask: impl Fn([&[T]; I]) -> Result<Vec<T>>,
     compute: impl Fn(&mut [T], [&[T]; I], [&mut [T]; O]) + Sync + Send,
 ) -> Result<[Vec<T>; O]> {
     let (latents, d) = inputs[0];
@@ -226,7 +189,7 @@ fn in_pieces<T: Scalar, const I: usize, const O: usize>(
     for first in (0..count).step_by(step) {
         let points = step.min(count - first);
         let inputs = inputs.map(|(rows, width)| (&rows[first * width..(first + points) * width], width));
-        let asked = ask(inputs[0].0)?;
+        let asked = ask(inputs.map(|(rows, _)| rows))?;
         let part = over_finite_rows(
             inputs,
             widths,
@@ -241,6 +204,13 @@ fn in_pieces<T: Scalar, const I: usize, const O: usize>(
         outputs.iter_mut().zip(part).for_each(|(output, part)| output.extend(part));
     }
     Ok(outputs)
+}
+
+/// A device's results, NaN where an input is not finite: an activation may have made it finite again.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+fn or_nan<T: Scalar, const I: usize>(inputs: [(&[T], usize); I], width: usize, mut out: Vec<T>) -> Vec<T> {
+    mark_not_finite(inputs, &mut out, width);
+    out
 }
 
 /// The numbers of a model on a CUDA device, which are `f32` there: see [`Model::on_cuda`](super::Model::on_cuda).

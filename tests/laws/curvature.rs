@@ -315,3 +315,104 @@ fn refusals() {
         "Gaussian curvature: expected a decoder of 2 latents (for others there are sectional and scalar curvature), found 1",
     );
 }
+
+/// The same on a device.
+#[cfg(feature = "emulator")]
+mod device {
+    use super::{charted, smooth};
+    use crate::fixtures::{Random, cases, kernels, kinds, model, norm, widen};
+    use ndarray::{Array1, Array2, array};
+    use proptest::prelude::*;
+    use proptest::test_runner::TestCaseError;
+    use pullback::{Decoder, Device, Geometry, Model};
+
+    /// Every quantity at some points, one row a point.
+    fn everything<T: pullback::Scalar>(model: &Model<T>, [z, u, v]: [&Array2<f32>; 3]) -> [Array2<f64>; 4] {
+        let [z, u, v] = [z, u, v].map(|rows| rows.mapv(|x| T::from_f64(x.into())));
+        let column = |x: Array1<T>| x.mapv(T::to_f64).insert_axis(ndarray::Axis(1));
+        [
+            model.second_fundamental_form(z.view(), u.view(), v.view()).unwrap().mapv(T::to_f64),
+            model.geodesic_acceleration(z.view(), v.view()).unwrap().mapv(T::to_f64),
+            column(model.sectional_curvature(z.view(), u.view(), v.view()).unwrap()),
+            column(model.scalar_curvature(z.view()).unwrap()),
+        ]
+    }
+
+    /// As near to float64 as float32 on the processor is, for regular points; and NaN elsewhere on both.
+    fn agrees(device: &Device, decoder: &Decoder, points: usize, seed: u64) -> Result<(), TestCaseError> {
+        let mut random = Random(seed);
+        let [z, u, v] = [(); 3].map(|()| random.array((points, decoder.latent_dim())).mapv(|x| x as f32));
+        let exact = model::<f64>(decoder);
+        let condition = exact.spectrum(widen(&z).view()).unwrap().condition();
+        let there = everything(&device.load(decoder).unwrap(), [&z, &u, &v]);
+        let here = everything(&exact, [&z, &u, &v]);
+        for (what, (found, expected)) in
+            ["II", "acceleration", "sectional", "scalar"].iter().zip(there.iter().zip(&here))
+        {
+            prop_assert_eq!(found.dim(), expected.dim());
+            for p in (0..points).filter(|&p| condition[p] < 30.0) {
+                let error = norm((&found.row(p) - &expected.row(p)).view());
+                let bound = 2e-4 * condition[p].powi(2) * (1.0 + norm(expected.row(p)));
+                prop_assert!(
+                    error <= bound,
+                    "{what}: error {error:e}, bound {bound:e}, {} instead of {}",
+                    found.row(p),
+                    expected.row(p)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(cases(40))]
+
+        #[test]
+        fn curvatures_are_the_references(seed in any::<u64>(), d in 2usize..7, points in 0usize..40) {
+            agrees(&kernels::device(), &smooth(seed, d), points, seed ^ 1)?;
+        }
+    }
+
+    #[test]
+    fn small_curvatures_of_every_kind() {
+        let kinds = kinds().into_iter().filter(|(_, decoder)| decoder.geometry() != Geometry::Gaussian);
+        for (kind, decoder) in kinds {
+            agrees(&kernels::careful_device(), &decoder, 5, 9).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        }
+    }
+
+    #[test]
+    fn closed_forms() {
+        let z = charted(&mut Random(1), 50).mapv(|x| x as f32);
+        for (decoder, curvature) in [
+            (Decoder::sphere(2.0), (|_| 0.25) as fn(f64) -> f64),
+            (Decoder::torus(2.0, 0.75), |v: f64| v.cos() / (0.75 * (2.0 + 0.75 * v.cos()))),
+            (Decoder::clifford_torus(1.5, 0.5), |_| 0.0),
+        ] {
+            let model = kernels::model(&decoder);
+            let (gaussian, scalar) =
+                (model.gaussian_curvature(z.view()).unwrap(), model.scalar_curvature(z.view()).unwrap());
+            for p in 0..z.nrows() {
+                let expected = curvature(z[[p, 1]].into());
+                for found in [f64::from(gaussian[p]), 0.5 * f64::from(scalar[p])] {
+                    assert!((found - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{found} instead of {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_curvature() {
+        let model = kernels::model(&Decoder::sphere(1.0));
+        let z = array![[0.0, 0.3], [f32::NAN, 0.3], [1.0, 0.3]];
+        let u = array![[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]];
+        let v = array![[0.0, 1.0], [0.0, 1.0], [0.0, f32::INFINITY]];
+        let nan = |x: Array1<f32>| x.iter().map(|x| x.is_nan()).collect::<Vec<bool>>();
+        assert_eq!(nan(model.gaussian_curvature(z.view()).unwrap()), [true, true, false]);
+        assert_eq!(nan(model.scalar_curvature(z.view()).unwrap()), [true, true, false]);
+        assert_eq!(nan(model.sectional_curvature(z.view(), u.view(), v.view()).unwrap()), [true; 3]);
+        let none = Array2::zeros((0, 2));
+        assert_eq!(model.geodesic_acceleration(none.view(), none.view()).unwrap().dim(), (0, 2));
+        assert_eq!(model.second_fundamental_form(none.view(), none.view(), none.view()).unwrap().dim(), (0, 3));
+    }
+}

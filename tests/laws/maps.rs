@@ -207,12 +207,14 @@ fn refusals() {
     assert!(gap(model.norm(z.view(), z.view()).unwrap().sum() + 1.0, 1.0) == 0.0);
 }
 
-/// A device's metrics and Jacobians lead to the same numbers on the processor.
+/// The same on a device.
 #[cfg(feature = "emulator")]
 mod device {
-    use crate::fixtures::{Random, kernels, model, norm, widen};
-    use ndarray::{Array, Dimension};
-    use pullback::{Activation, Model};
+    use crate::fixtures::{Random, cases, kernels, kinds, model, norm, plans, widen};
+    use ndarray::{Array, ArrayView1, Axis, Dimension};
+    use proptest::prelude::*;
+    use proptest::test_runner::TestCaseError;
+    use pullback::{Activation, Decoder, Device, Model};
 
     fn near<D: Dimension>(what: &str, found: &Array<f32, D>, expected: &Array<f64, D>) {
         assert_eq!(found.shape(), expected.shape(), "{what}");
@@ -246,19 +248,75 @@ mod device {
         assert_eq!(there.spectrum(none).unwrap().vectors.dim(), (0, 3, 3));
     }
 
+    /// Both maps of one decoder at so many points, each within the rounding of its products.
+    fn maps_agree(device: &Device, decoder: &Decoder, points: usize, seed: u64) -> Result<(), TestCaseError> {
+        let (there, here) = (device.load(decoder).unwrap(), model::<f64>(decoder));
+        let mut random = Random(seed);
+        let [z, v, w] = [decoder.latent_dim(), decoder.latent_dim(), decoder.data_dim()]
+            .map(|width| random.array((points, width)).mapv(|x| x as f32));
+        let [wide_z, wide_v, wide_w] = [&z, &v, &w].map(widen);
+        let jacobians = here.jacobian(wide_z.view()).unwrap();
+        let pushed = (
+            there.push_forward(z.view(), v.view()).unwrap(),
+            here.push_forward(wide_z.view(), wide_v.view()).unwrap(),
+            &wide_v,
+        );
+        let pulled = (
+            there.pull_back(z.view(), w.view()).unwrap(),
+            here.pull_back(wide_z.view(), wide_w.view()).unwrap(),
+            &wide_w,
+        );
+        for (found, expected, vectors) in [pushed, pulled] {
+            prop_assert_eq!(found.dim(), expected.dim());
+            for p in 0..points {
+                let error = norm((&widen(&found.row(p).to_owned()) - &expected.row(p)).view());
+                let size = norm(jacobians.index_axis(Axis(0), p)) * norm(vectors.row(p));
+                let bound = 32.0 * kernels::rounding(decoder) * (1.0 + size);
+                prop_assert!(error <= bound, "error {error:e}, bound {bound:e}: {}", found.row(p));
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(cases(60))]
+
+        #[test]
+        fn maps_are_the_references(plan in plans(), points in 0usize..80) {
+            maps_agree(&kernels::device(), &plan.decoder(), points, plan.seed ^ 1)?;
+        }
+    }
+
     #[test]
-    fn curvature_is_refused() {
-        let model = kernels::model(&pullback::Decoder::sphere(1.0));
-        let z = ndarray::Array2::zeros((2, 2));
-        let z = z.view();
-        let says = |result: pullback::Result<()>, what: &str| {
-            let expected = format!("{what}: computed on the processor alone: load the decoder on Device::cpu()");
-            assert_eq!(result.unwrap_err().to_string(), expected);
-        };
-        says(model.gaussian_curvature(z).map(drop), "Gaussian curvature");
-        says(model.sectional_curvature(z, z, z).map(drop), "sectional curvature");
-        says(model.scalar_curvature(z).map(drop), "scalar curvature");
-        says(model.second_fundamental_form(z, z, z).map(drop), "second fundamental form");
-        says(model.geodesic_acceleration(z, z).map(drop), "geodesic acceleration");
+    fn small_maps_of_every_kind() {
+        for (kind, decoder) in kinds() {
+            maps_agree(&kernels::careful_device(), &decoder, 5, 9).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        }
+    }
+
+    /// Even where an activation has made it finite again; and a neighbour's bits stay as they are.
+    #[test]
+    fn what_is_not_finite_stays_alone() {
+        let decoder = Random(1).decoder(&[3, 30, 8], Activation::Relu, Activation::Identity);
+        let model = kernels::model(&decoder);
+        let mut random = Random(2);
+        let [z, v] = [(); 2].map(|()| random.array((6, 3)).mapv(|x| x as f32));
+        let w = random.array((6, 8)).mapv(|x| x as f32);
+        let (mut bad_z, mut bad_v, mut bad_w) = (z.clone(), v.clone(), w.clone());
+        (bad_z[[1, 0]], bad_v[[3, 2]], bad_w[[4, 7]]) = (f32::INFINITY, f32::NAN, f32::NAN);
+        let good = (model.push_forward(z.view(), v.view()).unwrap(), model.pull_back(z.view(), w.view()).unwrap());
+        let bad = (
+            model.push_forward(bad_z.view(), bad_v.view()).unwrap(),
+            model.pull_back(bad_z.view(), bad_w.view()).unwrap(),
+        );
+        for p in 0..6 {
+            let nan = |row: ArrayView1<'_, f32>| row.iter().all(|x| x.is_nan());
+            if p == 1 || p == 3 {
+                assert!(nan(bad.0.row(p)))
+            } else {
+                assert_eq!(good.0.row(p), bad.0.row(p))
+            }
+            if p == 1 || p == 4 { assert!(nan(bad.1.row(p))) } else { assert_eq!(good.1.row(p), bad.1.row(p)) }
+        }
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     output.finish(&record)?;
     record["out"] = json!(target);
 
-    if let Some(warning) = totals.warning() {
+    for warning in totals.warnings() {
         args.print.warn(&warning);
     }
     let text = format!(
