@@ -3,6 +3,8 @@
 #include "softmax.cu"
 #include "jacobian.cu"
 #include "gram.cu"
+#include "spectrum.cu"
+#include "cholesky.cu"
 #include "energy.cu"
 #include "ensemble.cu"
 #include "gaussian.cu"

@@ -57,6 +57,16 @@ pub(crate) fn over_finite_rows<T: Scalar, S, const I: usize, const O: usize>(
     compute: impl Fn(&mut S, usize, [&[T]; I], [&mut [T]; O]) + Sync + Send,
 ) -> [Vec<T>; O] {
     let mut outputs = over_rows(inputs, widths, most, scratch, compute);
+    spoil(inputs, widths, outputs.each_mut().map(|output| &mut output[..]));
+    outputs
+}
+
+/// NaN into every output of a point where a number of its inputs is not finite.
+pub(crate) fn spoil<T: Scalar, const I: usize, const O: usize>(
+    inputs: [(&[T], usize); I],
+    widths: [usize; O],
+    mut outputs: [&mut [T]; O],
+) {
     for (rows, width) in inputs {
         for (point, _) in rows.chunks_exact(width).enumerate().filter(|(_, row)| !row.iter().all(|x| x.finite())) {
             for (output, width) in outputs.iter_mut().zip(widths) {
@@ -64,5 +74,4 @@ pub(crate) fn over_finite_rows<T: Scalar, S, const I: usize, const O: usize>(
             }
         }
     }
-    outputs
 }
