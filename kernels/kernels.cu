@@ -4,6 +4,8 @@
 #include "jacobian.cu"
 #include "jet.cu"
 #include "gram.cu"
+#include "spectrum.cu"
+#include "cholesky.cu"
 #include "energy.cu"
 #include "ensemble.cu"
 #include "gaussian.cu"

@@ -120,6 +120,19 @@ impl<T: Scalar> Cholesky<T> {
     }
 }
 
+/// log det G of metrics `[points, d, d]`: −∞ where one is singular, NaN where it is not finite.
+pub(crate) fn log_dets<T: Scalar>(d: usize, metrics: &[T], mut found: impl FnMut(usize, f64)) {
+    let mut factor = Cholesky::<T>::new(d);
+    for (point, metric) in metrics.chunks_exact(d * d).enumerate() {
+        let log_det = match factor.factor(metric.chunks_exact(d), T::EPSILON.to_f64()) {
+            Rank::Full => factor.log_det(),
+            Rank::Deficient => f64::NEG_INFINITY,
+            Rank::NotFinite => f64::NAN,
+        };
+        found(point, log_det);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 pub(crate) mod activation;
 mod backend;
 pub(crate) mod cholesky;
-mod curvature;
+pub(crate) mod curvature;
 mod curve;
 mod decode;
 mod energy;

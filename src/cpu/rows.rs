@@ -57,21 +57,21 @@ pub(crate) fn over_finite_rows<T: Scalar, S, const I: usize, const O: usize>(
     compute: impl Fn(&mut S, usize, [&[T]; I], [&mut [T]; O]) + Sync + Send,
 ) -> [Vec<T>; O] {
     let mut outputs = over_rows(inputs, widths, most, scratch, compute);
-    for (output, width) in outputs.iter_mut().zip(widths) {
-        mark_not_finite(inputs, output, width);
-    }
+    spoil(inputs, widths, outputs.each_mut().map(|output| &mut output[..]));
     outputs
 }
 
-/// NaN in the outputs `[P, out_width]` of every point where a number of its inputs is not finite.
-pub(crate) fn mark_not_finite<T: Scalar, const I: usize>(
+/// NaN into every output of a point where a number of its inputs is not finite.
+pub(crate) fn spoil<T: Scalar, const I: usize, const O: usize>(
     inputs: [(&[T], usize); I],
-    output: &mut [T],
-    out_width: usize,
+    widths: [usize; O],
+    mut outputs: [&mut [T]; O],
 ) {
     for (rows, width) in inputs {
         for (point, _) in rows.chunks_exact(width).enumerate().filter(|(_, row)| !row.iter().all(|x| x.finite())) {
-            output[point * out_width..(point + 1) * out_width].fill(T::from_f64(f64::NAN));
+            for (output, width) in outputs.iter_mut().zip(widths) {
+                output[point * width..(point + 1) * width].fill(T::from_f64(f64::NAN));
+            }
         }
     }
 }

@@ -34,6 +34,41 @@ pub(crate) fn spectra<T: Scalar>(d: usize, metrics: &[T], values: &mut [T], vect
     }
 }
 
+/// How many of some values, largest first, exceed the largest times the threshold.
+pub(crate) fn rank<'a, T: Scalar>(mut values: impl Iterator<Item = &'a T> + Clone, threshold: T) -> usize {
+    let all = values.clone();
+    values.next().map_or(0, |&largest| all.take_while(|&&x| x > threshold * largest).count())
+}
+
+/// Σ λ_k v_k v_kᵀ over the eigenvalues of `metrics` above the threshold times the largest, into `out` `[points, d, d]`, which is zero, and
+/// how many those are into `ranks` `[points]`. Where they are all d, or the metric is not finite, it is the metric itself.
+pub(crate) fn truncate<T: Scalar>(d: usize, metrics: &[T], threshold: T, out: &mut [T], ranks: &mut [T]) {
+    let points = ranks.len();
+    let (mut values, mut vectors) = (vec![T::ZERO; points * d], vec![T::ZERO; points * d * d]);
+    spectra(d, metrics, &mut values, &mut vectors);
+    for (p, (out, found)) in out.chunks_exact_mut(d * d).zip(ranks).enumerate() {
+        let (block, values) = (p * d * d..(p + 1) * d * d, &values[p * d..(p + 1) * d]);
+        let rank = rank(values.iter(), threshold);
+        *found = T::from_f64(rank as f64);
+        if rank == d || values.iter().any(|x| !x.finite()) {
+            out.copy_from_slice(&metrics[block]);
+        } else {
+            add_parts(d, &values[..rank], &vectors[block], out);
+        }
+    }
+}
+
+/// Adds Σ λ_k v_k v_kᵀ to `out` `[d, d]`, symmetric to the bit.
+fn add_parts<T: Scalar>(d: usize, values: &[T], vectors: &[T], out: &mut [T]) {
+    for (&value, vector) in values.iter().zip(vectors.chunks_exact(d)) {
+        for (row, &a) in out.chunks_exact_mut(d).zip(vector) {
+            for (x, &b) in row.iter_mut().zip(vector) {
+                *x = (a * b).fma(value, *x);
+            }
+        }
+    }
+}
+
 fn in_lanes<T: Scalar, const L: usize>(d: usize, metrics: &[T], values: &mut [T], vectors: &mut [T]) {
     let size = d * d;
     let mut turned = vec![[T::ZERO; L]; d * stride(d)];

@@ -90,6 +90,7 @@ fn jet_operation(network: &DeviceNetwork, jet: Jet, width_out: usize) -> Operati
         width_out,
         room: Jets::width(network, jet.order()) + decoding.max(jet.room(network)),
         room_rows: EVERY_ROW,
+        behind: 0,
     }
 }
 

@@ -11,10 +11,10 @@ use crate::error::Result;
 /// `JacobianLayer` in `kernels/jacobian.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct JacobianLayer {
+struct JacobianLayer {
     list: RowList,
-    pub input: Address,
-    pub factor: Address,
+    input: Address,
+    factor: Address,
     weights: Address,
     output: Address,
     finish: Address,
@@ -22,8 +22,8 @@ pub(super) struct JacobianLayer {
     outputs: u32,
     stride: u32,
     offset: u32,
-    pub latent_dim: u32,
-    pub input_is_shared: u32,
+    latent_dim: u32,
+    input_is_shared: u32,
 }
 
 /// Tangents of one layer before its activation; before a softmax, u of `kernels/softmax.cu`.
@@ -125,13 +125,7 @@ impl Pass<'_> {
     }
 
     /// Layer k's tangents from those of the layer before, to rows of `output` of the given stride and first column.
-    pub(super) fn layer(
-        &self,
-        k: usize,
-        output: Address,
-        (stride, offset): (usize, usize),
-        finish: Address,
-    ) -> JacobianLayer {
+    fn layer(&self, k: usize, output: Address, (stride, offset): (usize, usize), finish: Address) -> JacobianLayer {
         let layer = &self.chain.layers[k];
         // The first layer has none before it: its own weights are its tangents.
         let before = self.tangents[k.saturating_sub(1)];
@@ -149,6 +143,29 @@ impl Pass<'_> {
             latent_dim: self.directions as u32,
             input_is_shared: before.is_shared.into(),
         }
+    }
+
+    /// Layer k's products with `count` rows a point, `[points, count, inputs]`, by a kernel that does not count on d of them.
+    pub(super) fn multiply(
+        &self,
+        k: usize,
+        (rows, count): (Address, usize),
+        factor: Address,
+        output: Address,
+        columns: (usize, usize),
+        finish: Address,
+    ) -> Result<()> {
+        let outputs = self.chain.layers[k].outputs;
+        let params = JacobianLayer {
+            input: rows,
+            factor,
+            latent_dim: count as u32,
+            input_is_shared: 0,
+            ..self.layer(k, output, columns, finish)
+        };
+        let general = DeviceNetwork::general_jacobian(outputs);
+        let kernel = kernel(self.launcher.stream.platform().as_ref(), &general)?;
+        self.launcher.tiles(kernel, self.list.limit as usize * count, outputs, &params)
     }
 
     fn launch(&self, k: usize, params: &JacobianLayer) -> Result<()> {

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::decode::Jets;
-use super::jacobian::{JacobianLayer, Pass, Tangents};
+use super::jacobian::{Pass, Tangents};
 use super::launch::{Launcher, RowList};
 use super::network::{DeviceNetwork, kernel};
 use super::platform::Address;
@@ -224,12 +224,12 @@ impl JetPass<'_> {
         let of_head = (pass.network.data_dim, pass.chain.output_offset);
         // First derivatives that leave do so behind their activation.
         match outside.filter(|_| jet.pairs() == 0) {
-            None => self.product(k, before, factor, tangents.at, (layer.outputs, 0), 0)?,
+            None => pass.multiply(k, (before.at, before.count), factor, tangents.at, (layer.outputs, 0), 0)?,
             Some(out) if layer.softmax.is_none() => {
-                return self.product(k, before, factor, out, of_head, pass.first(k));
+                return pass.multiply(k, (before.at, before.count), factor, out, of_head, pass.first(k));
             }
             Some(out) => {
-                self.product(k, before, factor, tangents.at, (layer.outputs, 0), 0)?;
+                pass.multiply(k, (before.at, before.count), factor, tangents.at, (layer.outputs, 0), 0)?;
                 return self.between_shares(tangents, out, of_head, pass.first(k));
             }
         }
@@ -242,33 +242,10 @@ impl JetPass<'_> {
         let here = Rows { at: pairs[k % 2], count: jet.pairs() };
         if k > 0 {
             let before = Rows { at: pairs[(k + 1) % 2], ..here };
-            self.product(k, before, 0, here.at, (layer.outputs, 0), 0)?;
+            pass.multiply(k, (before.at, before.count), 0, here.at, (layer.outputs, 0), 0)?;
         }
         let (output, columns) = outside.map_or((here.at, (layer.outputs, 0)), |out| (out, of_head));
         self.bend(k, here, output, columns)
-    }
-
-    /// W times rows, by a kernel that does not count on d of them.
-    fn product(
-        &self,
-        k: usize,
-        rows: Rows,
-        factor: Address,
-        output: Address,
-        columns: (usize, usize),
-        finish: Address,
-    ) -> Result<()> {
-        let pass = &self.pass;
-        let outputs = pass.chain.layers[k].outputs;
-        let params = JacobianLayer {
-            input: rows.at,
-            factor,
-            latent_dim: rows.count as u32,
-            input_is_shared: 0,
-            ..pass.layer(k, output, columns, finish)
-        };
-        let kernel = kernel(pass.launcher.stream.platform().as_ref(), &DeviceNetwork::general_jacobian(outputs))?;
-        pass.launcher.tiles(kernel, pass.list.limit as usize * rows.count, outputs, &params)
     }
 
     /// x − ⟨p, x⟩ of the rows before a softmax; times `finish`, where it is not 0.

@@ -20,6 +20,7 @@ impl CudaModel {
             width_out: width,
             room: Jets::width(network, Order::First) + decoding.max(Jet::FIRST.room(network)),
             room_rows: EVERY_ROW,
+            behind: 0,
         };
         self.with_parts([(latents, d), (vectors, d)], &operation, |launcher, chunk| {
             let (derivatives, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
@@ -38,6 +39,7 @@ impl CudaModel {
             width_out: d,
             room: Jets::width(network, Order::First) + 2 * network.widest + network.data_dim,
             room_rows: EVERY_ROW,
+            behind: 0,
         };
         self.with_parts([(latents, d), (covectors, width)], &operation, |launcher, chunk| {
             let (derivatives, rest) = self.derivatives(network, launcher, chunk, Order::First)?;

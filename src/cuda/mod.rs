@@ -5,7 +5,7 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | launchers | `decode`, `softmax`, `jacobian`, `jet`, `gram`, `energy` with `ensemble` and `gaussian`, `step`, with `launch` for their geometry; `fused` with `slices` |
+//! | launchers | `decode`, `softmax`, `jacobian`, `jet`, `gram` with `spectrum` and `cholesky`, `energy` with `ensemble` and `gaussian`, `step`, with `launch` for their geometry; `fused` with `slices` |
 //! | what is launched on | `network` (weights), `memory` (buffers, streams) with the `pool` that keeps them, `model` with `maps` and `curvature` (many points), `backend` (many curves) |
 //! | what launches | `platform`, the seam; `driver`, an NVIDIA GPU; `emulator`, the processor |
 //! | compiled kernels | `module`, from `sources` by nvcc, or by `nvrtc` through `compile` and its `cache` |
@@ -15,6 +15,7 @@ pub(crate) mod backend;
 #[cfg(feature = "cuda")]
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod cache;
+mod cholesky;
 #[cfg(feature = "cuda")]
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod compile;
@@ -51,4 +52,5 @@ mod softmax;
 #[cfg(feature = "cuda")]
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod sources;
+mod spectrum;
 mod step;

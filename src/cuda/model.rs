@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::backend::{CudaBackend, Networks, Pairs};
+use super::cholesky;
 use super::decode::{Jets, decode};
 use super::energy::{AdjointRows, AdjointTargets, Chords, CurveSums, adjoint_pass, scales, seed};
 use super::fused::{FusedNetwork, Shape};
@@ -13,6 +14,7 @@ use super::launch::{Launcher, RowList};
 use super::memory::{Buffer, Event, Pinned, Stream};
 use super::network::{DeviceNetwork, host_networks, instances, specialise};
 use super::platform::{Address, Platform};
+use super::spectrum::{self, Block};
 use crate::cpu::activation::Order;
 use crate::decoder::{Decoder, Geometry};
 use crate::error::{Error, Result};
@@ -66,12 +68,15 @@ pub(super) struct Operation {
     pub room: usize,
     /// That is for so many rows together, and for so many at most.
     pub room_rows: (usize, usize),
+    /// Numbers of every row behind that.
+    pub behind: usize,
 }
 
 /// Room for every row.
 pub(super) const EVERY_ROW: (usize, usize) = (1, usize::MAX);
 
 impl Operation {
+    /// Numbers of the room for so many rows, without those behind it.
     fn room(&self, rows: usize) -> usize {
         let (together, most) = self.room_rows;
         rows.next_multiple_of(together).min(most) * self.room
@@ -108,7 +113,7 @@ impl Lane {
             stream: Stream::new(platform)?,
             input: Buffer::new(platform, rows * operation.width_in)?,
             out: Buffer::new(platform, rows * operation.width_out)?,
-            room: Buffer::new(platform, operation.room(rows))?,
+            room: Buffer::new(platform, operation.room(rows) + rows * operation.behind)?,
             staged_in: Pinned::new(platform, rows * operation.width_in)?,
             staged_out: Pinned::new(platform, rows * operation.width_out)?,
             began: Event::new(platform)?,
@@ -183,6 +188,7 @@ impl CudaModel {
             width_out: network.data_dim,
             room: 2 * network.widest,
             room_rows: EVERY_ROW,
+            behind: 0,
         };
         self.by_chunks(latents, &operation, |launcher, chunk| {
             let list = RowList::all(chunk.rows);
@@ -200,6 +206,7 @@ impl CudaModel {
             width_out: network.latent_dim * network.data_dim,
             room: jets_width + decoding.max(network.tangent_width()),
             room_rows: EVERY_ROW,
+            behind: 0,
         };
         self.by_chunks(latents, &operation, |launcher, chunk| {
             let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
@@ -209,35 +216,91 @@ impl CudaModel {
 
     /// `[P, d]` to `[P, d, d]`.
     pub fn metric(&self, latents: Latents<'_>) -> Result<Vec<f32>> {
+        self.by_chunks(latents, &self.metric_operation(), |launcher, chunk| self.metrics(launcher, chunk, chunk.out))
+    }
+
+    /// `[P, d]` to `[P, d + d²]`: eigenvalues and eigenvectors. Nothing where the device has no room for a metric.
+    pub fn spectrum(&self, latents: &[f32]) -> Result<Option<Vec<f32>>> {
+        let d = self.compressed.latent_dim;
+        let Some(block) = Block::new(self.platform.properties(), d) else { return Ok(None) };
+        let found = self.of_metrics(latents, spectrum::width(d), 0, |launcher, rows, metrics, out| {
+            spectrum::spectra(launcher, block, (rows, d), metrics, out)
+        })?;
+        Ok(Some(found))
+    }
+
+    /// `[P, d]` to `[P, d² + 1]`: metrics without the eigenvalues that are not above `threshold` times the largest, and how many are.
+    /// Nothing where there is no [`spectrum`](Self::spectrum).
+    pub fn truncated_metric(&self, latents: &[f32], threshold: f32) -> Result<Option<Vec<f32>>> {
+        let d = self.compressed.latent_dim;
+        let Some(block) = Block::new(self.platform.properties(), d) else { return Ok(None) };
+        let found = self.of_metrics(latents, d * d + 1, spectrum::width(d), |launcher, rows, metrics, out| {
+            let spectra = metrics + bytes(rows * d * d);
+            spectrum::spectra(launcher, block, (rows, d), metrics, spectra)?;
+            spectrum::truncate(launcher, (rows, d), [metrics, spectra], threshold, out)
+        })?;
+        Ok(Some(found))
+    }
+
+    /// log det G, `[P, d]` to `[P]`. Nothing where the device has no room for a metric's factor.
+    pub fn log_det(&self, latents: &[f32]) -> Result<Option<Vec<f64>>> {
+        let d = self.compressed.latent_dim;
+        let Some(room) = cholesky::room(self.platform.properties(), d) else { return Ok(None) };
+        let found = self.of_metrics(latents, 2, 0, |launcher, rows, metrics, out| {
+            cholesky::log_determinants(launcher, room, (rows, d), metrics, out)
+        })?;
+        Ok(Some(found.chunks_exact(2).map(|halves| float64([halves[0], halves[1]])).collect()))
+    }
+
+    /// What `finish` makes of so many metrics that stand at an address, with `more` numbers of room for every row behind them: `width_out`
+    /// numbers a row, from another address on.
+    fn of_metrics(
+        &self,
+        latents: &[f32],
+        width_out: usize,
+        more: usize,
+        finish: impl Fn(Launcher<'_>, usize, Address, Address) -> Result<()>,
+    ) -> Result<Vec<f32>> {
+        let d = self.compressed.latent_dim;
+        let operation = Operation { width_out, behind: d * d + more, ..self.metric_operation() };
+        self.by_chunks(Latents::Host(latents), &operation, |launcher, chunk| {
+            let metrics = chunk.room + bytes(operation.room(chunk.rows));
+            self.metrics(launcher, chunk, metrics)?;
+            finish(launcher, chunk.rows, metrics, chunk.out)
+        })
+    }
+
+    fn metric_operation(&self) -> Operation {
         let network = &self.compressed;
         let d = network.latent_dim;
-        if let Some(fused) = &self.fused {
-            let room_rows = fused.metric_rows(self.platform.properties());
-            let operation = Operation { width_in: d, width_out: d * d, room: fused.jet_stride(), room_rows };
-            return self.by_chunks(latents, &operation, |launcher, chunk| {
-                fused.metric(launcher, chunk.rows, chunk.input, chunk.room, chunk.out)
-            });
-        }
-        let decoding = 2 * network.widest + network.data_dim;
-        // Tangents take the place of values, unless those are still needed.
-        let needed = if network.geometry == Geometry::Gaussian { decoding + network.geometry_width() } else { 0 };
-        let operation = Operation {
-            width_in: d,
-            width_out: d * d,
-            room: Jets::width(network, Order::First) + decoding.max(needed + network.tangent_width()),
-            room_rows: EVERY_ROW,
+        let (room, room_rows) = match &self.fused {
+            Some(fused) => (fused.jet_stride(), fused.metric_rows(self.platform.properties())),
+            None => {
+                let (decoding, needed) = values_of_metrics(network);
+                let room = Jets::width(network, Order::First) + decoding.max(needed + network.tangent_width());
+                (room, EVERY_ROW)
+            }
         };
-        self.by_chunks(latents, &operation, |launcher, chunk| {
-            let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
-            let list = RowList::all(chunk.rows);
-            let behind = |numbers: usize| rest + bytes(chunk.rows * numbers);
-            network.chains.iter().try_for_each(|chain| {
-                let tangents = places(chain, d, chunk.rows, behind(needed));
-                let pass = Pass { launcher, network, chain, list, jets: &jets, directions: d, tangents: &tangents };
-                let scales = scales(&pass, behind(2 * network.widest), behind(decoding))?;
-                pass.push_forward()?;
-                gram(&pass, scales, chunk.out)
-            })
+        Operation { width_in: d, width_out: d * d, room, room_rows, behind: 0 }
+    }
+
+    /// G of a chunk's rows, `[rows, d, d]`, in the room of [`metric_operation`](Self::metric_operation).
+    fn metrics(&self, launcher: Launcher<'_>, chunk: &Chunk, out: Address) -> Result<()> {
+        if let Some(fused) = &self.fused {
+            return fused.metric(launcher, chunk.rows, chunk.input, chunk.room, out);
+        }
+        let network = &self.compressed;
+        let d = network.latent_dim;
+        let (decoding, needed) = values_of_metrics(network);
+        let (jets, rest) = self.derivatives(network, launcher, chunk, Order::First)?;
+        let list = RowList::all(chunk.rows);
+        let behind = |numbers: usize| rest + bytes(chunk.rows * numbers);
+        network.chains.iter().try_for_each(|chain| {
+            let tangents = places(chain, d, chunk.rows, behind(needed));
+            let pass = Pass { launcher, network, chain, list, jets: &jets, directions: d, tangents: &tangents };
+            let scales = scales(&pass, behind(2 * network.widest), behind(decoding))?;
+            pass.push_forward()?;
+            gram(&pass, scales, out)
         })
     }
 
@@ -251,6 +314,7 @@ impl CudaModel {
             width_out: d * d,
             room: Jets::width(network, Order::Second) + decoding.max(2 * network.widest + network.tangent_width()),
             room_rows: EVERY_ROW,
+            behind: 0,
         };
         self.with_parts([(latents, d), (adjoints, width)], &operation, |launcher, chunk| {
             let (jets, rest) = self.derivatives(network, launcher, chunk, Order::Second)?;
@@ -284,6 +348,7 @@ impl CudaModel {
             width_out: 4, // two numbers in float64
             room: points * (hidden_width + data_dim + 1),
             room_rows: EVERY_ROW,
+            behind: 0,
         };
         let sums = self.by_chunks(Latents::Host(curves), &operation, |launcher, chunk| {
             let all = chunk.rows * points;
@@ -304,11 +369,7 @@ impl CudaModel {
             let curves = chunk.rows as u32;
             CurveSums { squares, out: chunk.out, curves, segments, stride, padding: 0 }.launch(launcher)
         })?;
-        let both = |four: &[f32]| {
-            let number =
-                |k: usize| f64::from_bits(u64::from(four[k].to_bits()) | u64::from(four[k + 1].to_bits()) << 32);
-            (number(0), number(2))
-        };
+        let both = |four: &[f32]| (float64([four[0], four[1]]), float64([four[2], four[3]]));
         Ok(sums.chunks_exact(4).map(both).collect())
     }
 
@@ -374,7 +435,8 @@ impl CudaModel {
         if rows == 0 {
             return Ok(out);
         }
-        let row_bytes = (operation.width_in + operation.width_out + operation.room) * size_of::<f32>();
+        let row_numbers = operation.width_in + operation.width_out + operation.room + operation.behind;
+        let row_bytes = row_numbers * size_of::<f32>();
         let budget = ((self.platform.free_memory()? as f64 * MEMORY_SHARE / 2.0) as usize).min(CHUNK_BYTES);
         let mut chunk_rows = rows.min(CHUNK_ROWS).min(budget / row_bytes).max(1);
         let mut lanes = loop {
@@ -416,6 +478,19 @@ impl CudaModel {
         self.nanoseconds.fetch_add((f64::from(milliseconds) * 1e6) as u64, Ordering::Relaxed);
         Ok(out)
     }
+}
+
+/// Numbers that decoding a point takes for its metric, and how many of them, with what the geometry makes of them, tangents may not replace.
+fn values_of_metrics(network: &DeviceNetwork) -> (usize, usize) {
+    let decoding = 2 * network.widest + network.data_dim;
+    let needed = if network.geometry == Geometry::Gaussian { decoding + network.geometry_width() } else { 0 };
+    (decoding, needed)
+}
+
+/// A number in float64 from its two words.
+fn float64(words: [f32; 2]) -> f64 {
+    let [low, high] = words.map(|word| u64::from(word.to_bits()));
+    f64::from_bits(low | high << 32)
 }
 
 pub(super) fn bytes(numbers: usize) -> u64 {

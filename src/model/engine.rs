@@ -1,9 +1,11 @@
 //! Where a model computes: the one place that tells the processor from a CUDA device.
 
+use crate::cpu::cholesky::log_dets;
 use crate::cpu::maps::Pair;
 use crate::cpu::model::CpuModel;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
-use crate::cpu::rows::{chunk, mark_not_finite, over_finite_rows};
+use crate::cpu::rows::{chunk, over_finite_rows, spoil};
+use crate::cpu::spectrum::{spectra, truncate};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 use crate::cuda::model::{CudaModel, Latents};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
@@ -64,6 +66,54 @@ impl<T: Scalar> Engine<T> {
             #[cfg(any(feature = "cuda", feature = "emulator"))]
             Self::Cuda { model, .. } => from_device(model.metric(Latents::Host(to_device(latents)?))?),
         }
+    }
+
+    /// Eigenvalues `[P, d]` and eigenvectors `[P, d, d]` of the metrics.
+    pub fn spectrum(&self, latents: &[T]) -> Result<[Vec<T>; 2]> {
+        let d = self.latent_dim();
+        #[cfg(any(feature = "cuda", feature = "emulator"))]
+        if let Self::Cuda { model, .. } = self {
+            let ask = |latents: &[T]| model.spectrum(to_device(latents)?)?.map(from_device).transpose();
+            if let Some(found) = by_columns((latents, d), [d, d * d], ask)? {
+                return Ok(found);
+            }
+        }
+        self.on_metrics([(latents, d)], [d, d * d], |metrics, _, [values, vectors]| {
+            spectra(d, metrics, values, vectors);
+        })
+    }
+
+    /// The metrics without eigenvalues that are not above the threshold times the largest, `[P, d, d]`, and how many are, `[P]`.
+    pub fn truncated_metric(&self, latents: &[T], threshold: T) -> Result<[Vec<T>; 2]> {
+        let d = self.latent_dim();
+        #[cfg(any(feature = "cuda", feature = "emulator"))]
+        if let Self::Cuda { model, .. } = self {
+            let least = threshold.to_f64() as f32;
+            let ask = |latents: &[T]| model.truncated_metric(to_device(latents)?, least)?.map(from_device).transpose();
+            if let Some(found) = by_columns((latents, d), [d * d, 1], ask)? {
+                return Ok(found);
+            }
+        }
+        self.on_metrics([(latents, d)], [d * d, 1], |metrics, _, [out, ranks]| {
+            truncate(d, metrics, threshold, out, ranks);
+        })
+    }
+
+    /// What `measure` makes of log det G at every point.
+    pub fn log_det(&self, latents: &[T], measure: fn(f64) -> f64) -> Result<Vec<T>> {
+        let d = self.latent_dim();
+        #[cfg(any(feature = "cuda", feature = "emulator"))]
+        if let Self::Cuda { model, .. } = self
+            && let Some(found) = model.log_det(to_device(latents)?)?
+        {
+            let mut out: Vec<T> = found.into_iter().map(|x| T::from_f64(measure(x))).collect();
+            spoil([(latents, d)], [1], [&mut out]);
+            return Ok(out);
+        }
+        let [out] = self.on_metrics([(latents, d)], [1], |metrics, _, [out]| {
+            log_dets(d, metrics, |point, log_det| out[point] = T::from_f64(measure(log_det)));
+        })?;
+        Ok(out)
     }
 
     pub fn adjoint_hessian(&self, latents: &[T], adjoints: &[T]) -> Result<Vec<T>> {
@@ -206,10 +256,33 @@ pub(super) fn in_pieces<T: Scalar, const I: usize, const O: usize>(
     Ok(outputs)
 }
 
+/// Parts of rows that `ask` gets from a device, for as many points at once as [`PIECE`] allows; nothing where it gets nothing.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+fn by_columns<T: Scalar, const O: usize>(
+    (latents, d): (&[T], usize),
+    widths: [usize; O],
+    ask: impl Fn(&[T]) -> Result<Option<Vec<T>>>,
+) -> Result<Option<[Vec<T>; O]>> {
+    let width: usize = widths.iter().sum();
+    let mut outputs = widths.map(|width| Vec::with_capacity(latents.len() / d * width));
+    for latents in latents.chunks((PIECE / width).max(1) * d) {
+        let Some(rows) = ask(latents)? else { return Ok(None) };
+        for mut row in rows.chunks_exact(width) {
+            for (output, width) in outputs.iter_mut().zip(widths) {
+                let (part, behind) = row.split_at(width);
+                output.extend_from_slice(part);
+                row = behind;
+            }
+        }
+    }
+    spoil([(latents, d)], widths, outputs.each_mut().map(|output| &mut output[..]));
+    Ok(Some(outputs))
+}
+
 /// A device's results, NaN where an input is not finite: an activation may have made it finite again.
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 fn or_nan<T: Scalar, const I: usize>(inputs: [(&[T], usize); I], width: usize, mut out: Vec<T>) -> Vec<T> {
-    mark_not_finite(inputs, &mut out, width);
+    spoil(inputs, [width], [&mut out]);
     out
 }
 

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2};
 
 use super::{Model, array2, array3, numbers};
-use crate::cpu::spectrum::spectra;
+use crate::cpu::spectrum::rank;
 use crate::error::{Error, Result};
 use crate::scalar::Scalar;
 
@@ -63,12 +63,6 @@ fn check_threshold<T: Scalar>(threshold: f64) -> Result<T> {
     Err(Error::Option { name: "threshold", expected: "a number from 0 to 1, without 1", found: threshold.to_string() })
 }
 
-/// How many of some values, largest first, exceed the largest times the threshold.
-fn rank<'a, T: Scalar>(mut values: impl Iterator<Item = &'a T> + Clone, threshold: T) -> usize {
-    let all = values.clone();
-    values.next().map_or(0, |&largest| all.take_while(|&&x| x > threshold * largest).count())
-}
-
 impl<T: Scalar> Model<T> {
     /// Eigenvalues and eigenvectors of the metric: latents `[P, d]` to values `[P, d]` and vectors `[P, d, d]`; NaN where the latent or
     /// the metric is not finite.
@@ -92,10 +86,7 @@ impl<T: Scalar> Model<T> {
     pub fn spectrum(&self, latents: ArrayView2<'_, T>) -> Result<Spectrum<T>> {
         let latents = self.latents(latents)?;
         let (points, d) = latents.dim();
-        let inputs = [(numbers(&latents), d)];
-        let [values, vectors] = self.engine.on_metrics(inputs, [d, d * d], |metrics, _, [values, vectors]| {
-            spectra(d, metrics, values, vectors);
-        })?;
+        let [values, vectors] = self.engine.spectrum(numbers(&latents))?;
         Ok(Spectrum { values: array2(points, d, values), vectors: array3(points, d, d, vectors) })
     }
 
@@ -109,34 +100,8 @@ impl<T: Scalar> Model<T> {
         let threshold = check_threshold(threshold)?;
         let latents = self.latents(latents)?;
         let (points, d) = latents.dim();
-        let inputs = [(numbers(&latents), d)];
-        let [metrics, ranks] = self.engine.on_metrics(inputs, [d * d, 1], |metrics, _, [out, ranks]| {
-            let points = ranks.len();
-            let (mut values, mut vectors) = (vec![T::ZERO; points * d], vec![T::ZERO; points * d * d]);
-            spectra(d, metrics, &mut values, &mut vectors);
-            for (p, (out, found)) in out.chunks_exact_mut(d * d).zip(ranks).enumerate() {
-                let (block, values) = (p * d * d..(p + 1) * d * d, &values[p * d..(p + 1) * d]);
-                let rank = rank(values.iter(), threshold);
-                *found = T::from_f64(rank as f64);
-                if rank == d || values.iter().any(|x| !x.finite()) {
-                    out.copy_from_slice(&metrics[block]);
-                } else {
-                    add_parts(d, &values[..rank], &vectors[block], out);
-                }
-            }
-        })?;
+        let [metrics, ranks] = self.engine.truncated_metric(numbers(&latents), threshold)?;
         let ranks = ranks.iter().map(|r| if r.finite() { r.to_f64() as usize } else { 0 }).collect();
         Ok((array3(points, d, d, metrics), ranks))
-    }
-}
-
-/// Adds Σ λ_k v_k v_kᵀ to `out` `[d, d]`, symmetric to the bit.
-fn add_parts<T: Scalar>(d: usize, values: &[T], vectors: &[T], out: &mut [T]) {
-    for (&value, vector) in values.iter().zip(vectors.chunks_exact(d)) {
-        for (row, &a) in out.chunks_exact_mut(d).zip(vector) {
-            for (x, &b) in row.iter_mut().zip(vector) {
-                *x = (a * b).fma(value, *x);
-            }
-        }
     }
 }

@@ -3,7 +3,6 @@
 use ndarray::{Array1, ArrayView2};
 
 use super::{Model, numbers};
-use crate::cpu::cholesky::{Cholesky, Rank};
 use crate::error::Result;
 use crate::scalar::Scalar;
 
@@ -55,18 +54,7 @@ impl<T: Scalar> Model<T> {
     /// By Cholesky's factors, whose logarithms are added up in `f64`: a determinant itself may be too small or too large for any float.
     fn of_log_det(&self, latents: ArrayView2<'_, T>, measure: fn(f64) -> f64) -> Result<Array1<T>> {
         let latents = self.latents(latents)?;
-        let d = latents.ncols();
-        let [out] = self.engine.on_metrics([(numbers(&latents), d)], [1], |metrics, _, [out]| {
-            let mut factor = Cholesky::<T>::new(d);
-            for (out, metric) in out.iter_mut().zip(metrics.chunks_exact(d * d)) {
-                let log_det = match factor.factor(metric.chunks_exact(d), T::EPSILON.to_f64()) {
-                    Rank::Full => factor.log_det(),
-                    Rank::Deficient => f64::NEG_INFINITY,
-                    Rank::NotFinite => f64::NAN,
-                };
-                *out = T::from_f64(measure(log_det));
-            }
-        })?;
+        let out = self.engine.log_det(numbers(&latents), measure)?;
         Ok(Array1::from_vec(out))
     }
 }

@@ -237,3 +237,161 @@ fn refusals() {
     assert_eq!(model.spectrum(wide.view()).unwrap_err().to_string(), latents);
     assert_eq!(model.truncated_metric(wide.view(), 0.5).unwrap_err().to_string(), latents);
 }
+
+/// The kernels of the CUDA path, whose spectra are to make the metrics that come from the same device.
+#[cfg(feature = "emulator")]
+mod kernel {
+    use super::{check, linear, rebuilt};
+    use crate::fixtures::{Random, bits, cases, kernels, kinds, norm, plans, widen};
+    use ndarray::{Array1, Array2, Axis, s};
+    use proptest::prelude::*;
+    use pullback::{Activation, Decoder, Device, EmulatorOptions, Precision};
+
+    const THRESHOLD: f64 = 0.1;
+
+    fn agrees(device: &Device, decoder: &Decoder, points: usize, seed: u64) {
+        let z = Random(seed).array((points, decoder.latent_dim())).mapv(|x| x as f32);
+        let model = device.load(decoder).unwrap();
+        let (spectrum, metrics) = (model.spectrum(z.view()).unwrap(), model.metric(z.view()).unwrap());
+        let d = decoder.latent_dim();
+        assert_eq!(spectrum.values.dim(), (points, d));
+        assert_eq!(spectrum.vectors.dim(), (points, d, d));
+        let (truncated, ranks) = model.truncated_metric(z.view(), THRESHOLD).unwrap();
+        assert_eq!(ranks, spectrum.effective_rank(THRESHOLD).unwrap());
+        let tolerance = 4.0 * kernels::EPSILON * (d as f64).sqrt();
+        for (p, &rank) in ranks.iter().enumerate() {
+            let metric = metrics.index_axis(Axis(0), p);
+            check(&spectrum, p, widen(&metric.to_owned()).view(), tolerance);
+            let truncated = truncated.index_axis(Axis(0), p);
+            assert_eq!(truncated, truncated.t());
+            if rank == d {
+                assert_eq!(truncated, metric);
+            }
+            let (values, vectors) = (widen(&spectrum.values), widen(&spectrum.vectors));
+            let expected = rebuilt(values.row(p), vectors.index_axis(Axis(0), p), rank);
+            let error = norm((&widen(&truncated.to_owned()) - &expected).view());
+            assert!(error <= tolerance * values[[p, 0]] * d as f64, "{truncated} instead of {expected}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases(60))]
+
+        #[test]
+        fn spectra_make_the_metrics(plan in plans(), points in 0usize..40) {
+            agrees(&kernels::device(), &plan.decoder(), points, plan.seed ^ 1);
+        }
+    }
+
+    /// From 32 to 256 threads; 170 are more than a block has shared memory for, and go to the processor.
+    #[test]
+    fn any_number_of_latents() {
+        for d in [1, 2, 3, 4, 5, 8, 9, 17, 33, 64, 65, 100, 170] {
+            let decoder = Random(3).decoder(&[d, 40, 120], Activation::Softplus, Activation::Identity);
+            agrees(&kernels::device(), &decoder, 3, 4);
+        }
+    }
+
+    #[test]
+    fn small_spectra_of_every_kind() {
+        for (kind, decoder) in kinds() {
+            eprintln!("{kind}");
+            agrees(&kernels::careful_device(), &decoder, 5, 9);
+        }
+    }
+
+    #[test]
+    fn small_spectra() {
+        for d in [1, 2, 3, 5, 8, 16, 33] {
+            let decoder = Random(7).decoder(&[d, 9, 35], Activation::Tanh, Activation::Identity);
+            agrees(&kernels::careful_device(), &decoder, 3, 8);
+        }
+    }
+
+    /// A value of every multiplicity, a value of 0 and a latent that does nothing.
+    #[test]
+    fn small_metrics_with_known_spectra() {
+        let mut random = Random(1);
+        let device = kernels::careful_device();
+        for d in [1, 2, 3, 5, 8, 16, 17] {
+            let (left, right) = (random.orthogonal(d), random.orthogonal(d));
+            let singular = |law: fn(usize) -> f64| (0..d).map(law).collect::<Vec<f64>>();
+            for singular in [
+                singular(|_| 3.0),
+                singular(|k| if k < 2 { 2.0 } else { 0.0 }),
+                singular(|k| 1.0 / (1.0 + (k / 2) as f64)),
+                singular(|k| 1e-12 * 0.8f64.powi(k as i32)),
+            ] {
+                let scaled = Array2::from_diag(&Array1::from(singular.clone()));
+                let mut weight = left.dot(&scaled).dot(&right.t());
+                let decoder = linear(weight.clone());
+                agrees(&device, &decoder, 2, 5);
+                let z = Array2::zeros((1, d));
+                let found = device.load(&decoder).unwrap().spectrum(z.view()).unwrap().values;
+                for (found, sigma) in found.iter().zip(&singular) {
+                    let bound = 16.0 * kernels::EPSILON * singular[0].powi(2) * d as f64;
+                    assert!((f64::from(*found) - sigma * sigma).abs() <= bound, "{found:e} instead of {sigma:e}²");
+                }
+                weight.column_mut(d / 2).fill(0.0);
+                let decoder = linear(weight);
+                agrees(&device, &decoder, 2, 5);
+                let found = device.load(&decoder).unwrap().spectrum(z.view()).unwrap();
+                assert_eq!(found.values[[0, d - 1]], 0.0);
+            }
+        }
+    }
+
+    /// Many chunks of points give what one gives, and metrics on tensor cores leave room for what is made of them.
+    #[test]
+    fn little_memory_changes_nothing() {
+        let decoder = Random(5).decoder(&[5, 20, 40], Activation::Tanh, Activation::Identity);
+        let z = Random(6).array((2000, 5)).mapv(|x| x as f32);
+        for precision in [Precision::Float32, Precision::Tf32x3] {
+            let load = |memory| {
+                let options = EmulatorOptions { memory, multiprocessors: 1, ..EmulatorOptions::default() };
+                kernels::emulator(&options).load_with(&decoder, precision).unwrap()
+            };
+            let (plenty, little) = (load(1 << 30), load(1 << 20));
+            assert_eq!((plenty.precision(), little.precision()), (precision, precision));
+            let (expected, found) = (plenty.spectrum(z.view()).unwrap(), little.spectrum(z.view()).unwrap());
+            assert_eq!(bits(&found.values), bits(&expected.values));
+            assert_eq!(bits(&found.vectors), bits(&expected.vectors));
+            for (p, metric) in plenty.metric(z.view()).unwrap().axis_iter(Axis(0)).enumerate() {
+                check(&found, p, widen(&metric.to_owned()).view(), 8.0 * kernels::EPSILON);
+            }
+            assert_eq!(
+                little.truncated_metric(z.view(), THRESHOLD).unwrap(),
+                plenty.truncated_metric(z.view(), THRESHOLD).unwrap()
+            );
+            let determinants = |model: &pullback::Model| bits(&model.log_det(z.view()).unwrap());
+            assert_eq!(determinants(&little), determinants(&plenty));
+        }
+    }
+
+    /// A point's spectrum does not depend on others, to the bit, and a NaN does not spread.
+    #[test]
+    fn small_points_are_alone() {
+        for d in [2, 5] {
+            let decoder = Random(7).decoder(&[d, 9, 35], Activation::Sigmoid, Activation::Identity);
+            let model = kernels::careful_device().load(&decoder).unwrap();
+            let mut z = Random(8).array((7, d)).mapv(|x| x as f32);
+            let all = model.spectrum(z.view()).unwrap();
+            for p in [0, 3, 6] {
+                let one = model.spectrum(z.slice(s![p..=p, ..])).unwrap();
+                assert_eq!(bits(&one.values), bits(&all.values.slice(s![p..=p, ..]).to_owned()));
+                assert_eq!(bits(&one.vectors), bits(&all.vectors.slice(s![p..=p, .., ..]).to_owned()));
+            }
+            (z[[0, 0]], z[[1, d - 1]]) = (f32::NAN, f32::INFINITY);
+            let poisoned = model.spectrum(z.view()).unwrap();
+            let (truncated, ranks) = model.truncated_metric(z.view(), THRESHOLD).unwrap();
+            for p in 0..2 {
+                assert!(poisoned.values.row(p).iter().all(|x| x.is_nan()));
+                assert!(poisoned.vectors.index_axis(Axis(0), p).iter().all(|x| x.is_nan()));
+                assert!(truncated.index_axis(Axis(0), p).iter().all(|x| x.is_nan()));
+                assert_eq!(ranks[p], 0);
+            }
+            assert_eq!(poisoned.values.slice(s![2.., ..]), all.values.slice(s![2.., ..]));
+            assert_eq!(poisoned.vectors.slice(s![2.., .., ..]), all.vectors.slice(s![2.., .., ..]));
+        }
+    }
+}

@@ -167,3 +167,103 @@ fn refusals() {
         assert_eq!(result.unwrap_err().to_string(), latents);
     }
 }
+
+/// The kernels of the CUDA path against float64 on the processor.
+#[cfg(feature = "emulator")]
+mod kernel {
+    use super::{log_det, scaled};
+    use crate::fixtures::{Random, cases, kernels, kinds, plans, widen};
+    use ndarray::{Array1, Axis};
+    use proptest::prelude::*;
+    use pullback::{Activation, Decoder, Device, Head};
+
+    /// An error of ε in C is one of ε / λ_min in its determinant's logarithm.
+    fn agrees(device: &Device, decoder: &Decoder, points: usize, seed: u64) -> Result<(), TestCaseError> {
+        let d = decoder.latent_dim();
+        let z = Random(seed).array((points, d)).mapv(|x| x as f32);
+        let model = device.load(decoder).unwrap();
+        let (found, metrics) = (model.log_det(z.view()).unwrap(), widen(&model.metric(z.view()).unwrap()));
+        prop_assert_eq!(found.len(), points);
+        let halves = found.mapv(|x| 0.5 * x);
+        prop_assert_eq!(model.log_volume(z.view()).unwrap(), halves);
+        for (&found, metric) in found.iter().zip(metrics.axis_iter(Axis(0))) {
+            let scale = metric.diag().mapv(f64::sqrt);
+            let correlation = &metric / &scale.view().insert_axis(Axis(1)) / &scale;
+            let rounding = 8.0 * kernels::EPSILON * d as f64;
+            // λ_min, at least: the product of the others, whose sum is less than d, is less than e.
+            let least = log_det(correlation.view()).exp() / 3.0;
+            let longest = scale.iter().copied().fold(0.0, f64::max);
+            let is_short = scale.iter().any(|&x| x <= 8.0 * kernels::EPSILON * longest);
+            if found == f32::NEG_INFINITY {
+                prop_assert!(is_short || least <= rounding, "{} is not singular", metric);
+            } else if least > 8.0 * rounding {
+                let expected = log_det(metric);
+                let bound = d as f64 * rounding / least + kernels::EPSILON * expected.abs();
+                let error = (f64::from(found) - expected).abs();
+                prop_assert!(error <= bound, "{found} instead of {expected} for {metric}");
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(cases(60))]
+
+        #[test]
+        fn determinants_are_those_of_the_metrics(plan in plans(), points in 0usize..40) {
+            agrees(&kernels::device(), &plan.decoder(), points, plan.seed ^ 1)?;
+        }
+    }
+
+    #[test]
+    fn small_determinants_of_every_kind() {
+        for (kind, decoder) in kinds() {
+            agrees(&kernels::careful_device(), &decoder, 5, 9).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        }
+    }
+
+    /// Far outside of what a float holds, too.
+    #[test]
+    fn small_determinants() {
+        for d in [1, 2, 3, 5, 8, 16, 33] {
+            let plain = Random(1).decoder(&[d, 60, 120], Activation::Tanh, Activation::Identity);
+            let z = Random(2).array((3, d)) * 0.3;
+            let expected = crate::fixtures::model::<f64>(&plain).log_det(z.view()).unwrap();
+            for power in [-15, 0, 15] {
+                let model = kernels::careful_device().load(&scaled(&plain, 10f64.powi(power))).unwrap();
+                let found = model.log_det(z.mapv(|x| x as f32).view()).unwrap();
+                for (found, expected) in found.iter().zip(&expected) {
+                    let expected = expected + 2.0 * d as f64 * f64::from(power) * 10f64.ln();
+                    assert!((f64::from(*found) - expected).abs() <= 1e-3 * d as f64, "{found} instead of {expected}");
+                }
+            }
+        }
+    }
+
+    /// −∞ for a latent that does nothing, for one that does what another does and for fewer outputs than latents; NaN for a latent that is
+    /// not finite, beside others that are.
+    #[test]
+    fn small_singular_metrics() {
+        let head = Random(4).head("alike", &[3, 30, 20], Activation::Sigmoid, Activation::Identity);
+        let with_column = |factor: f64| {
+            let mut layers = head.layers().to_vec();
+            let column = layers[0].weight.column(0).to_owned() * factor;
+            layers[0].weight.column_mut(2).assign(&column);
+            Decoder::new(vec![Head::new("alike", layers).unwrap()]).unwrap()
+        };
+        let narrow = Random(5).decoder(&[5, 20, 2], Activation::Tanh, Activation::Identity);
+        for decoder in [with_column(0.0), with_column(0.3), narrow] {
+            let z = Random(6).array((9, decoder.latent_dim())).mapv(|x| x as f32);
+            let found = kernels::careful_device().load(&decoder).unwrap().log_det(z.view()).unwrap();
+            assert_eq!(found, Array1::from_elem(9, f32::NEG_INFINITY));
+        }
+        let model = kernels::careful_device().load(&Decoder::new(vec![head]).unwrap()).unwrap();
+        let mut z = Random(6).array((5, 3)).mapv(|x| x as f32);
+        let all = model.log_det(z.view()).unwrap();
+        (z[[0, 0]], z[[3, 2]]) = (f32::INFINITY, f32::NAN);
+        let poisoned = model.log_det(z.view()).unwrap();
+        for (p, (found, expected)) in poisoned.iter().zip(&all).enumerate() {
+            assert!(if p == 0 || p == 3 { found.is_nan() } else { found == expected }, "{poisoned}");
+        }
+    }
+}
