@@ -338,7 +338,7 @@ mod device {
         ]
     }
 
-    /// As near to float64 as float32 on the processor is, for regular points; and NaN elsewhere on both.
+    /// As near to float64 as float32 on the processor is, for regular points: squares of second derivatives may cancel.
     fn agrees(device: &Device, decoder: &Decoder, points: usize, seed: u64) -> Result<(), TestCaseError> {
         let mut random = Random(seed);
         let [z, u, v] = [(); 3].map(|()| random.array((points, decoder.latent_dim())).mapv(|x| x as f32));
@@ -346,13 +346,16 @@ mod device {
         let condition = exact.spectrum(widen(&z).view()).unwrap().condition();
         let there = everything(&device.load(decoder).unwrap(), [&z, &u, &v]);
         let here = everything(&exact, [&z, &u, &v]);
-        for (what, (found, expected)) in
-            ["II", "acceleration", "sectional", "scalar"].iter().zip(there.iter().zip(&here))
-        {
+        let rounded = everything(&model::<f32>(decoder), [&z, &u, &v]);
+        let names = ["II", "acceleration", "sectional", "scalar"];
+        for (what, ((found, rounded), expected)) in names.iter().zip(there.iter().zip(&rounded).zip(&here)) {
             prop_assert_eq!(found.dim(), expected.dim());
-            for p in (0..points).filter(|&p| condition[p] < 30.0) {
-                let error = norm((&found.row(p) - &expected.row(p)).view());
-                let bound = 2e-4 * condition[p].powi(2) * (1.0 + norm(expected.row(p)));
+            let regular = || (0..points).filter(|&p| condition[p] < 30.0);
+            let gap = |found: &Array2<f64>, p: usize| norm((&found.row(p) - &expected.row(p)).view());
+            let usual = regular().map(|p| gap(rounded, p)).fold(0.0, f64::max);
+            for p in regular() {
+                let error = gap(found, p);
+                let bound = 1e-4 * condition[p].powi(2) * (1.0 + norm(expected.row(p))) + 8.0 * usual;
                 prop_assert!(
                     error <= bound,
                     "{what}: error {error:e}, bound {bound:e}, {} instead of {}",
