@@ -32,7 +32,7 @@ template <u32 COLUMNS, u32 INPUTS, u32 OUTPUTS, u32 ACTIVATION>
 DEVICE void decode_layer_of(const DecodeLayer& p) {
     const u32 inputs = known<INPUTS>(p.inputs), outputs = known<OUTPUTS>(p.outputs);
     const u32 activation = ACTIVATION == ANY ? p.activation : ACTIVATION;
-    products_by_tiles<COLUMNS, INPUTS>(
+    products_by_tiles<COLUMNS, INPUTS, u32>(
         p.list.rows(), inputs, outputs, p.input, nullptr, p.weights,
         [&](u32 m, u32& input_row, u32&) { input_row = p.input_by_id ? p.list.id(m) : m; },
         [&](u32 m, u32 n, float sum) {

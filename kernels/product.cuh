@@ -152,16 +152,17 @@ private:
 /// Runs a block over its share of the tiles of `rows` × `columns`: number(m) gives the row numbers of row m as it fills the
 /// tile, write(m, column, sum) takes the sums.
 ///
-/// `number(m, input_row, factor_row)` is called once a row and tile, for m < rows.
-template <u32 COLUMNS, u32 INNER, class Number, class Write>
+/// `number(m, input_row, factor_row)` is called once a row and tile, for m < rows. Tiles are counted in `Count`: u32 where registers are
+/// short and rows are points, of which a chunk's memory holds fewer.
+template <u32 COLUMNS, u32 INNER, class Count = u64, class Number, class Write>
 DEVICE void products_by_tiles(u32 rows, u32 inner, u32 columns, const float* input, const float* factor,
                               const float* matrix, Number number, Write write) {
     SHARED(float, tile, ProductTile<COLUMNS>::SHARED_FLOATS);
     SHARED(u32, rows_at, TILE_ROWS);
     SHARED(u32, factors_at, TILE_ROWS);
     const u32 across = divide_up(columns, COLUMNS);
-    const u64 tiles = u64(divide_up(rows, TILE_ROWS)) * across;
-    for (u64 t = blockIdx.x; t < tiles; t += gridDim.x) {
+    const Count tiles = Count(divide_up(rows, TILE_ROWS)) * across;
+    for (Count t = blockIdx.x; t < tiles; t += gridDim.x) {
         const u32 first_row = u32(t / across) * TILE_ROWS, first_column = u32(t % across) * COLUMNS;
         if (threadIdx.x < TILE_ROWS) {
             u32 input_row = NO_ROW, factor_row = NO_ROW;
