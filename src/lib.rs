@@ -46,6 +46,7 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod cost;
 mod cpu;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 #[allow(unsafe_code)] // the only place: see `cuda::platform`

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
+use super::bench::SweepChoice;
 use super::device::DeviceName;
 use super::metric::{Extent, GridSize, Quantity};
 use crate::decoder::Likelihood;
@@ -43,6 +44,8 @@ pub(super) enum Command {
     Info(InfoArgs),
     /// Measure how far a GPU's results are from float64 in every precision.
     Precision(PrecisionArgs),
+    /// Measure what this machine reaches, and how near that is to its limits.
+    Bench(BenchArgs),
     /// Draw pictures of a finished run of `geodesics`, `demo` or `metric`.
     Plot(PlotArgs),
 }
@@ -239,6 +242,36 @@ pub(super) struct PrecisionArgs {
     pub machine: DeviceArgs,
     #[command(flatten)]
     pub print: PrintArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Decoder weights to measure with: a safetensors file with the state_dict of an nn.Sequential [default: the demo's decoder, and
+    /// random ones of common sizes]
+    #[arg(long, value_name = "FILE")]
+    pub decoder: Option<PathBuf>,
+    /// What to vary, one after the other: d, width, depth, outputs, segments, curves, or none
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "d,width,depth,outputs,segments,curves")]
+    pub sweep: Vec<SweepChoice>,
+    /// Measurements of everything, of which the median counts
+    #[arg(long, value_name = "NUMBER", default_value_t = 7, value_parser = positive)]
+    pub repeats: usize,
+    /// Tiny sizes, to see that everything runs: the figures mean little
+    #[arg(long)]
+    pub quick: bool,
+    /// Write all figures, the machine and the options to a file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub json: Option<PathBuf>,
+    /// Draw the roofline and the sweeps: .png
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub plot: Option<PathBuf>,
+    /// Print nothing but errors
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub file: FileArgs,
+    #[command(flatten)]
+    pub machine: MachineArgs,
 }
 
 #[derive(Debug, Args)]

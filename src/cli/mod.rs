@@ -1,6 +1,7 @@
 //! The command `pullback`: see `pullback --help`.
 
 mod args;
+mod bench;
 mod demo;
 mod device;
 mod geodesics;
@@ -44,6 +45,7 @@ pub fn run() -> ExitCode {
         Command::Metric(args) => metric::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Precision(args) => precision::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Plot(args) => plot::run(&args),
     };
     match outcome {

@@ -51,6 +51,11 @@ pub(super) fn decoder() -> Result<Decoder> {
     Decoder::from_safetensors(DECODER, &FileOptions::default())
 }
 
+/// The latents of all images, `[1797, 2]`.
+pub(super) fn latents() -> Result<Array2<f32>> {
+    Ok(Digits::built_in(LATENTS, LABELS)?.latents)
+}
+
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let began = Instant::now();
     args.machine.start_threads()?;

@@ -49,7 +49,7 @@ impl Scale {
     /// Round numbers along the scale, with their labels.
     pub fn ticks(&self, about: usize) -> Vec<(f64, String)> {
         if self.logarithmic {
-            return self.logarithmic_ticks();
+            return self.logarithmic_ticks(about);
         }
         let raw = (self.high - self.low) / about.max(1) as f64;
         let power = 10_f64.powf(raw.log10().floor());
@@ -59,18 +59,20 @@ impl Scale {
         (first..=last.min(first + 50)).map(|k| (k as f64 * step, label(k as f64 * step, step))).collect()
     }
 
-    fn logarithmic_ticks(&self) -> Vec<(f64, String)> {
+    /// As many as have room, where one has room for some ten characters.
+    fn logarithmic_ticks(&self, about: usize) -> Vec<(f64, String)> {
         let decades = (self.high / self.low).log10();
-        let multiples: &[f64] = if decades > 4.0 {
-            &[1.0]
-        } else if decades > 2.2 {
-            &[1.0, 3.0]
-        } else {
-            &[1.0, 2.0, 5.0]
+        let at = |multiples: &[f64]| -> Vec<(f64, String)> {
+            let powers = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
+            let all = powers.flat_map(|p| multiples.iter().map(move |m| m * 10_f64.powi(p)));
+            all.filter(|v| (self.low..=self.high).contains(v)).map(|v| (v, label(v, v))).collect()
         };
-        let powers = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
-        let all = powers.flat_map(|p| multiples.iter().map(move |m| m * 10_f64.powi(p)));
-        all.filter(|v| (self.low..=self.high).contains(v)).map(|v| (v, label(v, v))).collect()
+        let fits = |ticks: &Vec<(f64, String)>| {
+            ticks.iter().map(|(_, label)| label.chars().count() + 1).sum::<usize>() <= 10 * about
+        };
+        let dense = [(2.2, &[1.0, 2.0, 5.0][..]), (4.0, &[1.0, 3.0])];
+        let dense = dense.into_iter().filter(|(most, _)| decades <= *most).map(|(_, multiples)| at(multiples));
+        dense.into_iter().find(fits).unwrap_or_else(|| at(&[1.0]))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `pullback plot`: pictures of a finished run; and the pictures themselves, which the demo draws too.
 
 mod axes;
+mod benchmark;
 mod canvas;
 mod colour;
 mod heat;
@@ -13,6 +14,7 @@ mod principal;
 mod speed;
 mod strips;
 
+pub(super) use benchmark::{Mark, Series, draw_benchmark};
 pub(super) use pair::{Panel, draw_pair};
 pub(super) use plane::Plane;
 pub(super) use speed::{Speed, chord_speeds, draw_speeds};
@@ -47,7 +49,7 @@ pub(super) fn run(args: &PlotArgs) -> Result<()> {
     check_interrupt(0, pictures.len())?;
     let mut summary = String::new();
     for (name, png) in &pictures {
-        write_picture(&args.run.join(name), png)?;
+        write_whole(&args.run.join(name), png)?;
         summary += &format!("{}\n", args.run.join(name).display());
     }
     let names: Vec<_> = pictures.iter().map(|p| p.0).collect();
@@ -223,9 +225,10 @@ fn draw_panels(drawn: &Chosen, model: &Model) -> Result<Vec<u8>> {
 }
 
 /// Writes under another name first, so that there is never half a picture.
-fn write_picture(path: &Path, png: &[u8]) -> Result<()> {
-    let unfinished = path.with_extension("png.part");
-    fs::write(&unfinished, png).and_then(|()| fs::rename(&unfinished, path)).map_err(|source| {
+/// Writes a file under a name of its own, and then gives it the one it should have.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let unfinished = path.with_extension("part");
+    fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path)).map_err(|source| {
         let _ = fs::remove_file(&unfinished);
         Error::Io { path: path.into(), source }
     })
