@@ -28,6 +28,13 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     for file in [&args.json, &args.plot].into_iter().flatten() {
         check_target(file)?;
     }
+    let subjects = match &args.decoder {
+        Some(path) => {
+            let name = path.file_stem().map_or_else(|| "decoder".into(), |name| name.to_string_lossy().into_owned());
+            vec![Subject::new(name, args.file.open(path)?, None)]
+        }
+        None => Subject::all(args.quick)?,
+    };
     let print = PrintArgs { json: false, quiet: args.quiet };
     let device = args.machine.open(print)?;
     let plan =
@@ -35,13 +42,6 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     if args.plot.is_some() && !plan.timed {
         return Err(Error::Device("--plot: expected a device with times, found the emulator".into()));
     }
-    let subjects = match &args.decoder {
-        Some(path) => {
-            let name = path.file_stem().map_or_else(|| "decoder".into(), |name| name.to_string_lossy().into_owned());
-            vec![Subject::new(name, args.file.open(path)?, None)]
-        }
-        None => Subject::all(plan.quick)?,
-    };
     let sweeps: Vec<Sweep> = args.sweep.iter().copied().filter_map(SweepChoice::sweep).collect();
     let bar = print.progress(1 + subjects.len() * Operation::ALL.len() + sweeps.len(), "measurements");
     let ceilings = plan.timed.then(|| Ceilings::measure(&device, plan.quick)).flatten();
