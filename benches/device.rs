@@ -20,8 +20,9 @@ use std::time::Instant;
 
 use fixtures::{Random, cast, decoder, path};
 use ndarray::{Array2, ArrayView2};
+use pullback::cost::Shape;
 use pullback::{Activation, Decoder, Device, Options, Precision, Status};
-use rates::{device, metric_flops, row_flops};
+use rates::device;
 use serde_json::{Value, json};
 
 /// Numbers that one operation may put out: 1 GiB.
@@ -128,13 +129,13 @@ impl Run {
         let decoder = Random(1).decoder(widths, Activation::Tanh, Activation::Identity);
         let model = self.device.load_with(&decoder, precision).unwrap();
         let (d, width) = (decoder.latent_dim(), decoder.data_dim());
-        let (value, tangent) = row_flops(&decoder);
+        let shape = Shape::new(&decoder);
         let most = if self.quick { 33 } else { 1 << 17 };
         let all: Array2<f32> = cast(&Random(2).array((most, d)));
         for (name, outputs, flops) in [
-            ("decode", width, value),
-            ("jacobian", d * width, value + d as f64 * tangent),
-            ("metric", d * d, metric_flops(&decoder)),
+            ("decode", width, shape.decode(1).operations),
+            ("jacobian", d * width, shape.jacobian(1).operations),
+            ("metric", d * d, shape.metric(1).operations),
         ] {
             // Metrics alone are computed on tensor cores, and of a mixture they are as in the finer part of it.
             if (name != "metric" && precision != Precision::Float32) || precision == Precision::Mixed {

@@ -5,12 +5,14 @@ mod fixtures;
 mod rates;
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fixtures::{NAMES, Random, cast, decoder, golden};
 use ndarray::{Array2, s};
+use pullback::cost::Shape;
 use pullback::{Activation, Decoder, Options};
-use rates::{Bench, Rates, device, row_flops};
+use rates::{Bench, Rates, device};
 
 fn geodesics(criterion: &mut Criterion) {
     for (name, count) in NAMES.into_iter().zip([256, 128, 32]) {
@@ -31,33 +33,24 @@ fn geodesics(criterion: &mut Criterion) {
 fn bench(criterion: &mut Criterion, name: &str, decoder: &Decoder, starts: &Array2<f32>, ends: &Array2<f32>) {
     let device = device();
     let model = device.load(decoder).unwrap();
+    let shape = Shape::new(decoder);
     let mut rates = Rates::new(criterion, "geodesics", name, decoder, &device);
     for (name, coarse_to_fine) in [("default", true), ("one grid", false)] {
         let options = Options { coarse_to_fine, ..Options::default() };
-        let solve = || model.geodesics(starts.view(), ends.view(), &options).unwrap();
-        let found = solve();
+        let go_on = |_: usize, _: usize| ControlFlow::Continue(());
+        let solve = || model.geodesics_timed(starts.view(), ends.view(), &options, go_on).unwrap();
+        let (found, _) = solve();
         let passes = found.iterations.iter().map(|&i| f64::from(i)).sum::<f64>() / found.len() as f64;
         let bench = Bench {
             name,
             unit: "curves",
             elements: starts.nrows(),
-            flops: (!coarse_to_fine).then(|| passes * pass_flops(decoder, options.segments)),
+            // Newton's adjoint rows and searches are not counted, so a share of the peak says too little.
+            flops: (!coarse_to_fine).then(|| passes * shape.linearise(1, options.segments, false).operations),
             note: format!(", {passes:.1} passes"),
         };
-        rates.run(&bench, || {
-            black_box(solve());
-        });
+        rates.run(&bench, || black_box(solve()).1);
     }
-}
-
-/// Multiplications and additions of one pass along a curve: values, tangents, and the banded products of the Jacobians. Adjoint rows
-/// (only Newton's steps have them), rejected steps and the small systems are not counted, so a share of the peak says too little.
-fn pass_flops(decoder: &Decoder, segments: usize) -> f64 {
-    let decoder = decoder.compressed();
-    let d = decoder.latent_dim();
-    let (value, tangent) = row_flops(&decoder);
-    let products = d * (d + 1) / 2 + d * d + d;
-    (segments - 1) as f64 * (value + d as f64 * tangent + (2 * products * decoder.data_dim()) as f64)
 }
 
 criterion_group!(benches, geodesics);

@@ -1,4 +1,4 @@
-//! Values, Jacobians, metrics and what comes of them, of many points.
+//! Every operation over many points.
 
 #[path = "../tests/fixtures/mod.rs"]
 mod fixtures;
@@ -8,9 +8,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fixtures::{NAMES, Random, cast, decoder};
-use ndarray::Array2;
+use ndarray::{Array2, s};
+use pullback::cost::{Cost, Shape};
 use pullback::{Activation, Decoder};
-use rates::{Bench, Rates, device, metric_flops, row_flops};
+use rates::{Bench, Rates, device, in_kernels};
 
 const POINTS: usize = 8192;
 
@@ -30,27 +31,38 @@ fn bench(criterion: &mut Criterion, name: &str, decoder: &Decoder) {
     let d = decoder.latent_dim();
     let points: Array2<f32> = cast(&Random(2).array((POINTS, d)));
     let mut rates = Rates::new(criterion, "operations", name, decoder, &device);
-    // Jacobians of wide data spaces are large: fewer points, so that they fit.
-    let few = points.slice(ndarray::s![..POINTS * 64 / decoder.data_dim().max(64), ..]);
-    let of = |name, elements, flops| Bench { name, unit: "points", elements, flops: Some(flops), note: String::new() };
-
-    let (value, tangent) = row_flops(decoder);
-    rates.run(&of("decode", POINTS, value), || {
-        black_box(model.decode(points.view()).unwrap());
+    let shape = Shape::new(decoder);
+    // Rows of wide data spaces are large: fewer points, so that they fit.
+    let few = points.slice(s![..POINTS * 64 / decoder.data_dim().max(64), ..]);
+    let (rows, others) = (few.nrows(), Array2::ones((few.nrows(), decoder.data_dim())));
+    let curves = cast::<f32, _>(&Random(4).array((64, 33, d)));
+    let mut run = |name, unit, elements: usize, cost: Option<Cost>, call: &dyn Fn()| {
+        let flops = cost.map(|cost| cost.operations);
+        let bench = Bench { name, unit, elements, flops, note: String::new() };
+        rates.run(&bench, || in_kernels(&model, call));
+    };
+    let points = points.view();
+    run("decode", "points", POINTS, Some(shape.decode(1)), &|| drop(black_box(model.decode(points).unwrap())));
+    run("jacobian", "points", rows, Some(shape.jacobian(1)), &|| drop(black_box(model.jacobian(few).unwrap())));
+    run("metric", "points", POINTS, Some(shape.metric(1)), &|| drop(black_box(model.metric(points).unwrap())));
+    run("push_forward", "points", rows, Some(shape.push_forward(1)), &|| {
+        drop(black_box(model.push_forward(few, few).unwrap()));
     });
-    rates.run(&of("jacobian", few.nrows(), value + d as f64 * tangent), || {
-        black_box(model.jacobian(few).unwrap());
+    run("pull_back", "points", rows, Some(shape.pull_back(1)), &|| {
+        drop(black_box(model.pull_back(few, others.view()).unwrap()));
     });
-    rates.run(&of("metric", POINTS, metric_flops(decoder)), || {
-        black_box(model.metric(points.view()).unwrap());
+    run("adjoint_hessian", "points", rows, Some(shape.adjoint_hessian(1)), &|| {
+        drop(black_box(model.adjoint_hessian(few, others.view()).unwrap()));
     });
-    // The rates of metrics, to tell what eigenvalues and determinants add to them.
-    rates.run(&of("spectrum", POINTS, metric_flops(decoder)), || {
-        black_box(model.spectrum(points.view()).unwrap());
+    run("inner", "points", rows, None, &|| drop(black_box(model.inner(few, few, few).unwrap())));
+    run("log_det", "points", POINTS, Some(shape.log_det(1)), &|| drop(black_box(model.log_det(points).unwrap())));
+    run("spectrum", "points", POINTS, Some(shape.spectrum(1)), &|| drop(black_box(model.spectrum(points).unwrap())));
+    run("singular", "points", rows, None, &|| drop(black_box(model.singular(few).unwrap())));
+    run("scalar_curvature", "points", rows, None, &|| drop(black_box(model.scalar_curvature(few).unwrap())));
+    run("geodesic_acceleration", "points", rows, None, &|| {
+        drop(black_box(model.geodesic_acceleration(few, few).unwrap()));
     });
-    rates.run(&of("log_volume", POINTS, metric_flops(decoder)), || {
-        black_box(model.log_volume(points.view()).unwrap());
-    });
+    run("energy", "curves", 64, Some(shape.energy(1, 32)), &|| drop(black_box(model.energy(curves.view()).unwrap())));
 }
 
 criterion_group!(benches, operations);

@@ -150,12 +150,13 @@ impl Shape {
     }
 
     /// One pass of the solver over curves: the energy's gradient and its Hessian's blocks at every inner point, and the block-tridiagonal
-    /// system. Searches between passes come on top.
-    pub fn linearise(&self, curves: usize, segments: usize) -> Cost {
+    /// system; for a Newton step also an adjoint row and the products that it bends. Searches between passes come on top.
+    pub fn linearise(&self, curves: usize, segments: usize, is_newton: bool) -> Cost {
         let Network { row, curved, outputs, weights, .. } = self.compressed;
         let (d, curves, inner) = (self.d, curves as f64, segments as f64 - 1.0);
-        // J Jᵀ and J r of the point, J J'ᵀ with its neighbour, the adjoint row and what it bends; then factor and solve.
-        let point = self.metric_operations() + 2.0 * d * outputs + 2.0 * d * d * outputs + row + d * (d + 1.0) * curved;
+        // J Jᵀ and J r of the point, and J J'ᵀ with its neighbour; then factor and solve.
+        let newton = if is_newton { row + d * (d + 1.0) * curved } else { 0.0 };
+        let point = self.metric_operations() + 2.0 * d * outputs + 2.0 * d * d * outputs + newton;
         let system = 7.0 / 3.0 * d.powi(3) + 6.0 * d * d;
         let numbers = curves * 2.0 * (inner + 2.0) * d + weights;
         Cost { operations: curves * inner * (point + system), bytes: NUMBER * numbers }
@@ -214,9 +215,10 @@ mod tests {
         assert_eq!(shape.spectrum(20).operations, 2.0 * shape.spectrum(10).operations);
         assert!(shape.spectrum(10).bytes > shape.log_det(10).bytes);
         assert_eq!(shape.energy(6, 8).operations, 2.0 * shape.energy(3, 8).operations);
-        let inner = |segments| shape.linearise(1, segments).operations;
+        let inner = |segments| shape.linearise(1, segments, true).operations;
         assert!((inner(33) / inner(17) - 2.0).abs() < 1e-12, "a point is a point");
-        assert!(shape.linearise(1, 9).operations > 7.0 * shape.metric(1).operations);
+        assert!(shape.linearise(1, 9, false).operations > 8.0 * shape.metric(1).operations);
+        assert_eq!(inner(2) - shape.linearise(1, 2, false).operations, shape.compressed.row + 6.0 * 3.0);
         let cost = Cost { operations: 800.0, bytes: 100.0 };
         assert_eq!((cost.intensity(), cost.ceiling(1e3, 1e2)), (8.0, 800.0));
         assert_eq!((cost.ceiling(100.0, 1e2), cost.seconds(100.0, 1e2), cost.seconds(1e9, 10.0)), (100.0, 8.0, 10.0));

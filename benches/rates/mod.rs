@@ -10,7 +10,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use pullback::{Decoder, Device};
+use pullback::{Decoder, Device, Model};
 
 /// Where everything runs: `PULLBACK_BENCH_DEVICE`, which is cpu (the default), cuda, cuda:N or emulator.
 pub fn device() -> Device {
@@ -27,6 +27,13 @@ pub fn device() -> Device {
         },
     };
     device.unwrap_or_else(|error| panic!("PULLBACK_BENCH_DEVICE={name}: {error}"))
+}
+
+/// What a call spends in a device's kernels, by the device's own clock.
+pub fn in_kernels<A>(model: &Model, call: impl FnOnce() -> A) -> Option<f64> {
+    let before = model.kernel_seconds();
+    black_box(call());
+    model.kernel_seconds().zip(before).map(|(after, before)| after - before)
 }
 
 /// One thing to be measured.
@@ -67,14 +74,15 @@ impl<'a> Rates<'a> {
         Self { group, name, layer: largest_layer(decoder), on_cpu }
     }
 
-    pub fn run(&mut self, bench: &Bench<'_>, mut operation: impl FnMut()) {
+    /// `operation` returns the seconds that it spent in a device's kernels, `None` on the processor, where it is timed as a whole.
+    pub fn run(&mut self, bench: &Bench<'_>, mut operation: impl FnMut() -> Option<f64>) {
         let samples = RefCell::new(Vec::new());
         self.group.throughput(Throughput::Elements(bench.elements as u64));
         self.group.bench_function(bench.name, |b| {
             b.iter_custom(|calls| {
                 let start = Instant::now();
-                (0..calls).for_each(|_| operation());
-                let taken = start.elapsed();
+                let kernels: Option<f64> = (0..calls).map(|_| operation()).sum();
+                let taken = kernels.map_or_else(|| start.elapsed(), Duration::from_secs_f64);
                 samples.borrow_mut().push(taken.as_secs_f64() / calls as f64);
                 taken
             });
@@ -146,21 +154,4 @@ fn measure_peak((inputs, outputs): (usize, usize)) -> f64 {
         flops * (calls * threads) as f64 / start.elapsed().as_secs_f64() * 1e-9
     };
     (0..10).map(|_| round()).fold(0.0, f64::max)
-}
-
-/// Multiplications and additions that the metric of one point takes, of the compressed decoder.
-pub fn metric_flops(decoder: &Decoder) -> f64 {
-    let compressed = decoder.compressed();
-    let (value, tangent) = row_flops(&compressed);
-    let d = compressed.latent_dim();
-    value + d as f64 * tangent + (d * (d + 1) * compressed.data_dim()) as f64
-}
-
-/// Multiplications and additions of one value row, and of one tangent row: the first layer's tangents are its weights.
-pub fn row_flops(decoder: &Decoder) -> (f64, f64) {
-    let cost = |skip: usize| {
-        let layers = decoder.heads().iter().flat_map(|head| head.layers().iter().skip(skip));
-        layers.map(|l| 2.0 * (l.inputs() * l.outputs()) as f64).sum()
-    };
-    (cost(0), cost(1))
 }

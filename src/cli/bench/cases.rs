@@ -125,7 +125,7 @@ impl Operation {
         if matches!(self, Self::Energy | Self::Passes | Self::Geodesics) { "curves" } else { "points" }
     }
 
-    /// Of so many elements; of geodesics, one pass of the solver on the last grid.
+    /// Of so many elements; of geodesics, one pass of the solver on the last grid, at least: Newton's steps take more.
     fn cost(self, shape: &Shape, elements: usize, segments: usize) -> Cost {
         match self {
             Self::Decode => shape.decode(elements),
@@ -137,7 +137,7 @@ impl Operation {
             Self::LogDet => shape.log_det(elements),
             Self::Spectrum => shape.spectrum(elements),
             Self::Energy => shape.energy(elements, segments),
-            Self::Passes | Self::Geodesics => shape.linearise(elements, segments),
+            Self::Passes | Self::Geodesics => shape.linearise(elements, segments, false),
         }
     }
 
@@ -192,7 +192,7 @@ impl Figure {
         self.timing.map(|timing| self.elements as f64 / timing.median)
     }
 
-    /// Operations a second; those of the solver's passes alone, in a time that has searches too.
+    /// Operations a second; those of the solver's passes alone, at least, in a time that has searches too.
     pub fn operations_per_second(&self) -> Option<f64> {
         self.timing.zip(self.cost).map(|(timing, cost)| cost.operations / timing.median)
     }
