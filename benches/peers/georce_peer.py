@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jax_peer import PHI, TOLERANCE, curvature, eliminate, in_slots, inner, linearise, run_in_slots, straight_lines
+from jax_peer import MAX_PASSES, PHI, TOLERANCE
+from jax_peer import curvature, eliminate, in_slots, inner, linearise, run_in_slots, straight_lines
 
-MAX_PASSES, WARM_UP_PASSES = 1000, 20
+WARM_UP_PASSES = 8
 ARMIJO, HALVINGS = 1e-4, 30
 
 

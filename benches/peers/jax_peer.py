@@ -281,8 +281,11 @@ def read(parser):
     kind, _, number = args.device.partition(":")
     if kind != "auto":
         jax.config.update("jax_platforms", kind)
-    if number:
-        jax.config.update("jax_default_device", jax.devices()[int(number)])
+    try:
+        device = jax.devices()[int(number or 0)]
+    except (RuntimeError, AssertionError, ValueError, IndexError):
+        parser.error(f"--device {args.device}: JAX has no such device here")
+    jax.config.update("jax_default_device", device)
     jax.config.update("jax_default_matmul_precision", args.precision)
     decoder = Decoder.open(args.decoder)
     layers = [(jnp.asarray(w.T, jnp.float32), jnp.asarray(b, jnp.float32)) for w, b in decoder.layers]
@@ -290,17 +293,22 @@ def read(parser):
     return args, layers, names, np.load(args.starts), np.load(args.ends)
 
 
+def gpu_with(layers):
+    """The name of the GPU that holds the weights, None where it is the processor."""
+    device = next(iter(layers[0][0].devices()))
+    return None if device.platform == "cpu" else device.device_kind
+
+
 def write(args, layers, results, seconds, warm_up, settings):
     """curves.npy, status.npy, iterations.npy and run.json."""
     args.out.mkdir(parents=True, exist_ok=True)
     for name, array in zip(("curves", "status", "iterations"), results):
         np.save(args.out / f"{name}.npy", array)
-    device = next(iter(layers[0][0].devices()))
-    on_gpu = device.platform != "cpu"
+    gpu = gpu_with(layers)
     run = {
-        "device": "cuda" if on_gpu else "cpu",
-        "device_name": device.device_kind if on_gpu else None,
-        "precision": f"float32, products: {args.precision}" if on_gpu else "float32",
+        "device": "cuda" if gpu else "cpu",
+        "device_name": gpu,
+        "precision": f"float32, products: {args.precision}" if gpu else "float32",
         "timings": {"solve_seconds": seconds, "warm_up_seconds": warm_up},
         "settings": f"jax {jax.__version__}, float32, {settings}",
     }
@@ -314,10 +322,10 @@ def run_in_slots(description, solve, limit, warm_up_limit):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=2, help="on the CPU")
     args, layers, names, starts, ends = read(parser)
-    on_gpu = next(iter(layers[0][0].devices())).platform != "cpu"
-    threads = 1 if on_gpu else args.threads
-    choice = SLOTS
-    if on_gpu:
+    gpu = gpu_with(layers)
+    threads, choice = args.threads, SLOTS
+    if gpu:
+        threads = 1
         most = min(len(starts), GPU_VALUES // max(len(bias) for _, bias in layers))
         choice = sorted({max(1, most // k) for k in (1, 2, 4)})
     shares = list(zip(*(np.array_split(points, threads) for points in (starts, ends))))
@@ -334,9 +342,8 @@ def run_in_slots(description, solve, limit, warm_up_limit):
     warm_up = time.perf_counter() - begin
     seconds, results = timed(slots, limit)
     results = [np.concatenate(parts) for parts in zip(*results)]
-    where = "" if on_gpu else f"{threads} threads, "
-    each = "" if on_gpu else " in each"
-    write(args, layers, results, seconds, warm_up, f"{where}{slots} curves at a time{each}")
+    how = f"{slots} curves at a time" if gpu else f"{threads} threads, {slots} curves at a time in each"
+    write(args, layers, results, seconds, warm_up, how)
 
 
 if __name__ == "__main__":
