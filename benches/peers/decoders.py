@@ -75,9 +75,11 @@ class Decoder:
         return OUTPUTS[self.output](values)
 
     def chord_energy(self, curves):
-        segments = curves.shape[1] - 1
-        chords = np.diff(self(curves), axis=1)
-        return 0.5 * segments * np.einsum("cik,cik->c", chords, chords)
+        segments, energies = curves.shape[1] - 1, [np.zeros(0)]
+        for first in range(0, len(curves), 4096):
+            chords = np.diff(self(curves[first : first + 4096]), axis=1)
+            energies.append(0.5 * segments * np.einsum("cik,cik->c", chords, chords))
+        return np.concatenate(energies)
 
     def metric(self, points):
         names = [self.activation] * (len(self.layers) - 1) + [self.output]

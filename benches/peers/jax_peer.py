@@ -286,7 +286,8 @@ def read(parser):
     except (RuntimeError, AssertionError, ValueError, IndexError):
         parser.error(f"--device {args.device}: JAX has no such device here")
     jax.config.update("jax_default_device", device)
-    jax.config.update("jax_default_matmul_precision", args.precision)
+    if device.platform != "cpu":
+        jax.config.update("jax_default_matmul_precision", args.precision)
     decoder = Decoder.open(args.decoder)
     layers = [(jnp.asarray(w.T, jnp.float32), jnp.asarray(b, jnp.float32)) for w, b in decoder.layers]
     names = (decoder.activation,) * (len(layers) - 1) + (decoder.output,)
