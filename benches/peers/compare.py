@@ -72,7 +72,7 @@ class Failed(Exception):
 
 
 def run(command, cores, folder, peer):
-    """Runs a solver on `cores`: seconds of the whole process, and its run.json. Ends the comparison where pullback fails."""
+    """Runs a solver on `cores`: seconds of the whole process, and its run.json. Where pullback fails all ends."""
     threads = str(len(cores))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
     begin = time.perf_counter()
@@ -232,7 +232,8 @@ def report_failed(fixture):
 
 def report_spread(solver, seconds):
     if max(seconds) > SPREAD * min(seconds):
-        print(f"UNSTEADY: {solver} took from {min(seconds):.3f} to {max(seconds):.3f} s; use a machine with nothing else to do.")
+        print(f"UNSTEADY: {solver} took from {min(seconds):.3f} to {max(seconds):.3f} s;", end=" ")
+        print("use a machine with nothing else to do.")
 
 
 def report_metrics(name, fixture):
@@ -337,7 +338,7 @@ def main():
     for solver, package in skipped.items():
         print(f"{solver}: skipped, as the package {package} is missing")
     solvers = [solver for solver in wanted if solver not in skipped]
-    geodesics, metrics = ({solver: all[solver] for solver in solvers if solver in all} for all in (geodesics, metrics))
+    geodesics, metrics = ({name: table[name] for name in solvers if name in table} for table in (geodesics, metrics))
     if not set(metrics) & set(solvers) - {"pullback"}:
         metrics = {}  # nothing to hold pullback against
     elif set(wanted) <= {"pullback", "torch-eager", "torch-compile"}:

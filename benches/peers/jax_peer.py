@@ -285,7 +285,8 @@ def read(parser):
         device = jax.devices()[int(number or 0)]
     except (RuntimeError, AssertionError, ValueError, IndexError):
         parser.error(f"--device {args.device}: JAX has no such device here")
-    jax.config.update("jax_default_device", device)
+    if number:
+        jax.config.update("jax_default_device", device)
     if device.platform != "cpu":
         jax.config.update("jax_default_matmul_precision", args.precision)
     decoder = Decoder.open(args.decoder)
