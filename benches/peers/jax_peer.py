@@ -1,16 +1,17 @@
 """The solver of pullback written in JAX and tuned: the same algorithm, jitted, float32, batched over curves.
 
-    python jax_peer.py --decoder F.safetensors --starts A.npy --ends B.npy --out DIR [--segments 32]
+    python jax_peer.py --decoder F.safetensors --starts A.npy --ends B.npy --out DIR [--segments 32] [--device auto]
 
 Writes DIR/curves.npy [C, N+1, d], DIR/status.npy [C] (0 converged, 1 max iterations), DIR/iterations.npy [C] and
 DIR/run.json. A warm-up on the same curves compiles and picks the number of curves worked on at a time; it is not part
-of `timings.solve_seconds`.
+of `timings.solve_seconds`, which on a GPU holds the transfers of the pairs to it and of the curves from it.
 
 Per curve and pass: Gauss-Newton blocks of the chord energy, to which Newton's S is added once an accepted step gains
 less than 1e-3 E; steps damped in the H1 norm at three levels; six candidates by values only; the lowest energy wins.
 How it is made fast: tangents go forward through the layers explicitly, S costs one adjoint row, d x d blocks are
 eliminated with curves in the SIMD lanes, a slot whose curve is done takes the next curve within the loop, and each
-core runs its own share of the curves with single-threaded operations. jax_plain_peer.py does none of this.
+core runs its own share of the curves with single-threaded operations; a GPU gets all curves, in far more slots.
+jax_plain_peer.py does none of this; georce_peer.py runs another algorithm in the same way.
 """
 
 import argparse
@@ -21,8 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +31,8 @@ from decoders import Decoder
 
 TOLERANCE, NEWTON_GAIN, MAX_PASSES = 1e-6, 1e-3, 200
 LEVELS, LENGTHS = (1 / 8, 1.0, 8.0), (1.0, 0.4)
-SLOTS = (16, 32, 64)
+SLOTS = (16, 32, 64)  # of each core
+GPU_VALUES = 2**22  # slots times the decoder's widest layer, at most: what fits in the memory of a GPU
 
 
 def tanh(h):
@@ -206,92 +206,147 @@ def one_pass(layers, phis, z, energy, damping, newton, first, last):
     )
 
 
+def in_slots(count, slots, load, advance, limit):
+    """Inner points [C, n, d], status [C] and passes [C] of `count` curves, of which `slots` are worked on at a time.
+
+    `load(who)` gives the fresh state of the curves `who`, a tuple whose first array holds the inner points; `advance`
+    makes one pass over it and gives each slot's verdict, 255 as long as the curve needs more. At most `limit` passes.
+    """
+
+    def fresh(who):
+        """Beyond the last curve the slot idles on curve 0."""
+        return load(jnp.where(who < count, who, 0)), jnp.zeros(slots, jnp.int32)
+
+    def body(state):
+        who, following, (slot, age), curves, passes, status = state
+        slot, verdict = advance(slot)
+        age = age + 1
+        leaves = ((verdict < 255) | (age >= limit)) & (who < count)
+        to = jnp.where(leaves, who, count)
+        curves = curves.at[to].set(slot[0], mode="drop")
+        passes = passes.at[to].set(age, mode="drop")
+        status = status.at[to].set(jnp.where(verdict < 255, verdict, 1).astype(jnp.uint8), mode="drop")
+        taken = jnp.where(leaves, following + jnp.cumsum(leaves) - 1, who)
+        slot = jax.tree.map(
+            lambda new, old: jnp.where(leaves.reshape(-1, *[1] * (old.ndim - 1)), new, old), fresh(taken), (slot, age)
+        )
+        return taken, following + leaves.sum(), slot, curves, passes, status
+
+    who = jnp.arange(slots)
+    first = fresh(who)
+    curves = jnp.zeros((count, *first[0][0].shape[1:]))
+    empty = curves, jnp.zeros(count, jnp.int32), jnp.full(count, 255, jnp.uint8)
+    state = lax.while_loop(lambda s: (s[0] < count).any(), body, (who, jnp.array(slots), first, *empty))
+    return state[3], state[5], state[4]
+
+
+def straight_lines(starts, ends, segments):
+    """Inner points of the straight lines [C, N-1, d]."""
+    t = (jnp.arange(1, segments) / segments)[:, None]
+    return starts[:, None] * (1 - t) + ends[:, None] * t
+
+
 @partial(jax.jit, static_argnames=("names", "segments", "slots"))
-def solve(layers, starts, ends, names, segments, slots):
-    """Curves [C, N+1, d], status [C] and passes [C]; `slots` curves are worked on at a time."""
+def solve(layers, starts, ends, names, segments, slots, limit):
+    """Curves [C, N+1, d], status [C] and passes [C]."""
     phis = [PHI[name] for name in names]
     count, d = starts.shape
-    t = (jnp.arange(1, segments) / segments)[:, None]
-    straight = starts[:, None] * (1 - t) + ends[:, None] * t
+    straight = straight_lines(starts, ends, segments)
     first, last = values(layers, phis, starts), values(layers, phis, ends)
     inside = values(layers, phis, straight.reshape(-1, d)).reshape(count, segments - 1, -1)
     straight_energy = chord_energy(first, inside, last)
 
     def load(who):
-        """Fresh state of the curves `who`; beyond the last curve the slot idles on curve 0."""
-        who = jnp.where(who < count, who, 0)
         ones = jnp.ones(slots)
-        return straight[who], straight_energy[who], ones, ones > 2, jnp.zeros(slots, jnp.int32), first[who], last[who]
+        return straight[who], straight_energy[who], ones, ones > 2, first[who], last[who]
 
-    def body(state):
-        who, following, slot, curves, passes, status = state
-        z, energy, damping, newton, age, a, b = slot
-        z, energy, damping, newton, done = one_pass(layers, phis, z, energy, damping, newton, a, b)
-        age = age + 1
-        leaves = (done | (age >= MAX_PASSES)) & (who < count)
-        to = jnp.where(leaves, who, count)
-        curves = curves.at[to].set(z, mode="drop")
-        passes = passes.at[to].set(age, mode="drop")
-        status = status.at[to].set(jnp.where(done, 0, 1).astype(jnp.uint8), mode="drop")
-        taken = jnp.where(leaves, following + jnp.cumsum(leaves) - 1, who)
-        slot = jax.tree.map(
-            lambda new, old: jnp.where(leaves.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-            load(taken), (z, energy, damping, newton, age, a, b),
-        )
-        return taken, following + leaves.sum(), slot, curves, passes, status
+    def advance(slot):
+        *new, done = one_pass(layers, phis, *slot)
+        return (*new, *slot[4:]), jnp.where(done, 0, 255)
 
-    who = jnp.arange(slots)
-    empty = jnp.zeros_like(straight), jnp.zeros(count, jnp.int32), jnp.full(count, 255, jnp.uint8)
-    state = lax.while_loop(lambda s: (s[0] < count).any(), body, (who, jnp.array(slots), load(who), *empty))
-    curves = jnp.concatenate([starts[:, None], state[3], ends[:, None]], axis=1)
-    return curves, state[5], state[4]
+    curves, status, passes = in_slots(count, slots, load, advance, limit)
+    return jnp.concatenate([starts[:, None], curves, ends[:, None]], axis=1), status, passes
 
 
 def read(parser):
-    """Adds the peers' arguments and parses; decoder and pairs as `solve` takes them: args, layers, names, starts, ends."""
+    """Adds the peers' arguments and parses; decoder and pairs as `solve` takes them: args, layers, names, starts, ends.
+
+    To be called before JAX's first operation, as it chooses the device."""
     for name in ("decoder", "starts", "ends", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--segments", type=int, default=32)
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where JAX has one")
+    parser.add_argument("--precision", default="highest", help="of products on a GPU: jax_default_matmul_precision")
     args = parser.parse_args()
+    kind, _, number = args.device.partition(":")
+    if kind != "auto":
+        jax.config.update("jax_platforms", kind)
+    try:
+        device = jax.devices()[int(number or 0)]
+    except (RuntimeError, AssertionError, ValueError, IndexError):
+        parser.error(f"--device {args.device}: JAX has no such device here")
+    if number:
+        jax.config.update("jax_default_device", device)
+    if device.platform != "cpu":
+        jax.config.update("jax_default_matmul_precision", args.precision)
     decoder = Decoder.open(args.decoder)
     layers = [(jnp.asarray(w.T, jnp.float32), jnp.asarray(b, jnp.float32)) for w, b in decoder.layers]
     names = (decoder.activation,) * (len(layers) - 1) + (decoder.output,)
     return args, layers, names, np.load(args.starts), np.load(args.ends)
 
 
-def write(folder, results, seconds, warm_up, settings):
+def gpu_with(layers):
+    """The name of the GPU that holds the weights, None where it is the processor."""
+    device = next(iter(layers[0][0].devices()))
+    return None if device.platform == "cpu" else device.device_kind
+
+
+def write(args, layers, results, seconds, warm_up, settings):
     """curves.npy, status.npy, iterations.npy and run.json."""
-    folder.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     for name, array in zip(("curves", "status", "iterations"), results):
-        np.save(folder / f"{name}.npy", array)
+        np.save(args.out / f"{name}.npy", array)
+    gpu = gpu_with(layers)
     run = {
+        "device": "cuda" if gpu else "cpu",
+        "device_name": gpu,
+        "precision": f"float32, products: {args.precision}" if gpu else "float32",
         "timings": {"solve_seconds": seconds, "warm_up_seconds": warm_up},
         "settings": f"jax {jax.__version__}, float32, {settings}",
     }
-    (folder / "run.json").write_text(json.dumps(run, indent=2))
+    (args.out / "run.json").write_text(json.dumps(run, indent=2))
 
 
-def main():
-    # Before the first operation; jax_plain_peer.py, which imports this file, keeps XLA's threads.
+def run_in_slots(description, solve, limit, warm_up_limit):
+    """A peer's whole run: arguments, warm-up, the choice of the slots, the measured solve and its files."""
+    # Before the first operation; jax_plain_peer.py keeps XLA's threads.
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, default=2, help="on the CPU")
     args, layers, names, starts, ends = read(parser)
-    shares = list(zip(*(np.array_split(points, args.threads) for points in (starts, ends))))
-    pool = ThreadPoolExecutor(args.threads)
+    gpu = gpu_with(layers)
+    threads, choice = args.threads, SLOTS
+    if gpu:
+        threads = 1
+        most = min(len(starts), GPU_VALUES // max(len(bias) for _, bias in layers))
+        choice = sorted({max(1, most // k) for k in (1, 2, 4)})
+    shares = list(zip(*(np.array_split(points, threads) for points in (starts, ends))))
+    pool = ThreadPoolExecutor(threads)
 
-    def timed(slots):
+    def timed(slots, limit):
+        one = lambda share: jax.device_get(solve(layers, *share, names, args.segments, slots, limit))
         begin = time.perf_counter()
-        results = list(pool.map(lambda share: jax.device_get(solve(layers, *share, names, args.segments, slots)), shares))
+        results = list(pool.map(one, shares))
         return time.perf_counter() - begin, results
 
     begin = time.perf_counter()
-    slots = min(SLOTS, key=lambda slots: min(timed(slots)[0] for _ in range(3)))
+    slots = min(choice, key=lambda slots: min(timed(slots, warm_up_limit)[0] for _ in range(3)))
     warm_up = time.perf_counter() - begin
-    seconds, results = timed(slots)
+    seconds, results = timed(slots, limit)
     results = [np.concatenate(parts) for parts in zip(*results)]
-    write(args.out, results, seconds, warm_up, f"{args.threads} threads, {slots} curves at a time in each")
+    how = f"{slots} curves at a time" if gpu else f"{threads} threads, {slots} curves at a time in each"
+    write(args, layers, results, seconds, warm_up, how)
 
 
 if __name__ == "__main__":
-    main()
+    run_in_slots(__doc__.splitlines()[0], solve, MAX_PASSES, MAX_PASSES)

@@ -1,6 +1,6 @@
 """The solver of pullback written in JAX the plain way: one curve as the formulas say it, vmap, jit, float32.
 
-    python jax_plain_peer.py --decoder F.safetensors --starts A.npy --ends B.npy --out DIR [--segments 32]
+    python jax_plain_peer.py --decoder F.safetensors --starts A.npy --ends B.npy --out DIR [--segments 32] [--device auto]
 
 Same algorithm and same files as jax_peer.py, where it is described. Here derivatives come from `jax.jacfwd` and
 `jax.hessian`, all curves go through the loop together, finished ones frozen, until the last is done, and XLA decides
@@ -135,7 +135,7 @@ def main():
     begin = time.perf_counter()
     results = jax.device_get(run())
     seconds = time.perf_counter() - begin
-    write(args.out, results, seconds, warm_up, "XLA's own threads, all curves at a time")
+    write(args, layers, results, seconds, warm_up, "XLA's own threads, all curves at a time")
 
 
 if __name__ == "__main__":
