@@ -6,7 +6,7 @@ mod command_line;
 
 use std::fs;
 
-use command_line::{Bench, fixture, mlp, two_layers};
+use command_line::{Bench, fixture};
 use serde_json::Value;
 
 const OPERATIONS: [&str; 11] = [
@@ -107,7 +107,7 @@ fn a_decoder_of_ones_own_and_no_sweep() {
 #[test]
 fn the_emulator_computes_and_gives_no_times() {
     let bench = Bench::new();
-    mlp(&bench.path("d.safetensors"), &two_layers(), &[("activation", "tanh")]);
+    command_line::mlp(&bench.path("d.safetensors"), &command_line::two_layers(), &[("activation", "tanh")]);
     let run = bench.run(&[
         "bench",
         "--device",
