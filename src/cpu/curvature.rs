@@ -293,6 +293,7 @@ pub(crate) fn across<T: Scalar>(tangents: &[T], vector: &mut [T]) {
 }
 
 /// The scalar curvature from a frame's metric `[d, d]`, products Jᵀ B_ab `[pairs, d]`, and ‖B_ab‖² `[pairs + 1]` with ‖Σ_a B_aa‖² behind them.
+#[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) fn scalar_of_frame<T: Scalar>(d: usize, metric: &[T], products: &[T], squares: &[T]) -> f64 {
     let pairs = Question { vectors: 0, curved: d }.pairs(d);
     let mut sums = FrameSums::new(d, pairs.len(), 0);
