@@ -63,6 +63,22 @@ impl<'a, T: Scalar> CpuBackend<'a, T> {
         }
     }
 
+    /// One whole pass over the curves that are in work, by the Gauss–Newton matrix or by the full Hessian: values with derivatives,
+    /// gradient and blocks, and the solve of the boldest level. Then they are dropped: this is for measurements.
+    pub fn pass(&mut self, newton: bool) -> Result<()> {
+        self.search()?;
+        self.decide(&mut |_| {})?;
+        for curve in &mut self.curves {
+            curve.progress.newton = newton;
+        }
+        self.linearise()?;
+        self.step()?;
+        for curve in &mut self.curves {
+            curve.need = Need::Nothing;
+        }
+        Ok(())
+    }
+
     /// Tiles over the interior points, or all points, of the curves that a condition picks.
     fn tiles(&self, limit: usize, ends: bool, pick: impl Fn(&Curve<T>) -> bool) -> Vec<Vec<Span>> {
         let picked = self.curves.iter().enumerate().filter(|(_, curve)| pick(curve));

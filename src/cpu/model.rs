@@ -12,6 +12,7 @@ use super::network::Network;
 use super::rows::{chunk, over_finite_rows, over_rows};
 use crate::decoder::{Decoder, Geometry};
 use crate::error::Result;
+use crate::geodesic::backend::{Backend, Initial};
 use crate::geodesic::jobs::{Jobs, Solved};
 use crate::geodesic::policy::Policy;
 use crate::scalar::Scalar;
@@ -161,6 +162,23 @@ impl<T: Scalar> CpuModel<T> {
     pub fn solve(&self, jobs: &Jobs<'_, T>, grids: &[usize], policy: Policy) -> Result<Vec<Solved<T>>> {
         let threads = rayon::current_num_threads().min(jobs.count());
         (0..threads).into_par_iter().map(|_| jobs.work(&mut CpuBackend::new(&self.compressed, grids, policy))).collect()
+    }
+
+    /// One pass of the solver over straight lines of so many segments, each thread with its share: for measurements.
+    pub fn pass(&self, starts: &[T], ends: &[T], segments: usize, policy: Policy, newton: bool) -> Result<()> {
+        let d = self.latent_dim();
+        let each = (starts.len() / d).div_ceil(rayon::current_num_threads()).max(1) * d;
+        starts.par_chunks(each).zip(ends.par_chunks(each)).try_for_each(|(starts, ends)| {
+            let mut backend = CpuBackend::new(&self.compressed, &[segments], policy);
+            let pairs: Vec<_> = starts.chunks_exact(d).zip(ends.chunks_exact(d)).collect();
+            for pairs in pairs.chunks(backend.free().max(1)) {
+                for (job, (start, end)) in pairs.iter().enumerate() {
+                    backend.admit(job, Initial::Line(start, end))?;
+                }
+                backend.pass(newton)?;
+            }
+            Ok(())
+        })
     }
 }
 

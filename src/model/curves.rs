@@ -95,22 +95,37 @@ impl<T: Scalar> Model<T> {
         options: &Options,
         progress: impl Fn(usize, usize) -> ControlFlow<()> + Sync,
     ) -> Result<(Geodesics<T>, Option<f64>)> {
-        if starts.dim() != ends.dim() {
-            return Err(Error::Shape {
-                what: "ends".into(),
-                expected: format!("{:?}, the shape of starts", starts.shape()),
-                found: format!("{:?}", ends.shape()),
-            });
-        }
-        for (what, latents) in [("starts", starts), ("ends", ends)] {
-            self.check_width(what, latents.ncols())?;
-            check_finite(what, latents)?;
-        }
+        self.check_pairs(starts, ends)?;
         let (starts, ends) = (starts.as_standard_layout(), ends.as_standard_layout());
         let d = starts.ncols();
         let (from, to) = (starts.as_slice().unwrap_or_default(), ends.as_slice().unwrap_or_default());
         let line = |job: usize| Initial::Line(&from[job * d..(job + 1) * d], &to[job * d..(job + 1) * d]);
         self.solve(starts.nrows(), options, &line, &progress)
+    }
+
+    /// One pass of the solver over straight lines: values with derivatives, gradient and blocks of the Hessian (the full one where
+    /// `newton` says so, otherwise Gauss and Newton's), and one block-tridiagonal solve. False on a device, where passes are not
+    /// computed alone, and nothing was done.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::geodesics`].
+    #[doc(hidden)] // for the command and the benches
+    pub fn pass(
+        &self,
+        starts: ArrayView2<'_, T>,
+        ends: ArrayView2<'_, T>,
+        options: &Options,
+        newton: bool,
+    ) -> Result<bool> {
+        options.check()?;
+        self.check_pairs(starts, ends)?;
+        #[allow(irrefutable_let_patterns)] // without a CUDA path there is the processor alone
+        let Engine::Cpu(model) = &self.engine else { return Ok(false) };
+        let (starts, ends) = (starts.as_standard_layout(), ends.as_standard_layout());
+        let (from, to) = (starts.as_slice().unwrap_or_default(), ends.as_slice().unwrap_or_default());
+        model.pass(from, to, options.segments, options.policy::<T>(self.precision()), newton)?;
+        Ok(true)
     }
 
     /// Geodesics from given initial curves `[C, N + 1, d]`, whose ends stay where they are; `options.segments` must be N.
@@ -135,6 +150,21 @@ impl<T: Scalar> Model<T> {
         let curve = |job: usize| Initial::Curve(&flat[job * points * d..(job + 1) * points * d]);
         let options = Options { coarse_to_fine: false, ..options.clone() };
         self.solve(count, &options, &curve, &|_, _| ControlFlow::Continue(())).map(|(geodesics, _)| geodesics)
+    }
+
+    fn check_pairs(&self, starts: ArrayView2<'_, T>, ends: ArrayView2<'_, T>) -> Result<()> {
+        if starts.dim() != ends.dim() {
+            return Err(Error::Shape {
+                what: "ends".into(),
+                expected: format!("{:?}, the shape of starts", starts.shape()),
+                found: format!("{:?}", ends.shape()),
+            });
+        }
+        for (what, latents) in [("starts", starts), ("ends", ends)] {
+            self.check_width(what, latents.ncols())?;
+            check_finite(what, latents)?;
+        }
+        Ok(())
     }
 
     /// Geodesics, by way of smooth neighbours where the decoder has kinks.
