@@ -23,25 +23,38 @@ impl<T: Scalar> DecodeScratch<T> {
     }
 }
 
+/// What a pass through the layers is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Values,
+    /// Derivatives of f alone: a linear last layer is left out, as nothing depends on its values.
+    Derivatives,
+}
+
 /// Sends the latents in `scratch` through all layers of all heads.
 ///
 /// `activate` gets each layer's number (counted through all heads), the layer, and its products W a `[rows, outputs]`, and must add the
-/// bias and apply φ in place; `output` gets each head with its outputs `[rows, outputs]`.
+/// bias and apply φ in place; `output` gets each head with its outputs `[rows, outputs]`, where they are wanted.
 pub(crate) fn forward<T: Scalar>(
     network: &Network<T>,
+    wanted: Wanted,
     rows: usize,
     scratch: &mut DecodeScratch<T>,
     mut activate: impl FnMut(usize, &Dense<T>, &mut [T]),
     mut output: impl FnMut(&Chain<T>, &[T]),
 ) {
     for chain in &network.chains {
-        for (k, layer) in chain.layers.iter().enumerate() {
+        let is_whole = wanted == Wanted::Values || !chain.last().is_linear();
+        let layers = if is_whole { &chain.layers[..] } else { &chain.layers[..chain.layers.len() - 1] };
+        for (k, layer) in layers.iter().enumerate() {
             let [input, products] = &mut scratch.layers;
             layer.forward(rows, if k == 0 { &scratch.latents } else { input }, products);
             activate(chain.first_layer + k, layer, &mut products[..rows * layer.outputs]);
             scratch.layers.swap(0, 1);
         }
-        output(chain, &scratch.layers[0][..rows * chain.outputs()]);
+        if is_whole {
+            output(chain, &scratch.layers[0][..rows * chain.outputs()]);
+        }
     }
 }
 
@@ -51,6 +64,7 @@ pub(crate) fn decode<T: Scalar>(network: &Network<T>, latents: &[T], values: &mu
     scratch.latents[..latents.len()].copy_from_slice(latents);
     forward(
         network,
+        Wanted::Values,
         rows,
         scratch,
         |_, layer, products| layer.activate(Order::Value, products, &mut [], &mut []),
@@ -76,7 +90,7 @@ pub(crate) fn root_mean_square(head: &Head) -> Vec<f64> {
             .for_each(|row| row.iter_mut().zip(&layer.bias).for_each(|(h, b)| *h -= b));
         layer.activate(Order::Value, products, &mut [], &mut []);
     };
-    forward(&network, POINTS, &mut scratch, measure, |_, _| {});
+    forward(&network, Wanted::Values, POINTS, &mut scratch, measure, |_, _| {});
     sizes
 }
 

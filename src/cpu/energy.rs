@@ -9,7 +9,7 @@
 
 use super::activation::Order;
 use super::curve::{Curve, Span};
-use super::decode::{DecodeScratch, forward};
+use super::decode::{DecodeScratch, Wanted, forward};
 use super::gram::{self, add_gram, add_products};
 use super::jacobian::{Tangents, push_forward};
 use super::network::{Chain, Dense, Network, with_spare_row};
@@ -60,6 +60,7 @@ pub(crate) fn evaluate<T: Scalar>(
     let curves = std::cell::RefCell::new(curves);
     forward(
         network,
+        Wanted::Values,
         rows,
         scratch,
         |number, layer, products| {
@@ -356,11 +357,11 @@ pub(crate) fn adjoint_hessians<T: Scalar>(
         let (first, second) = (&mut first[number][..length], &mut second[number][..length]);
         layer.activate(Order::Second, products, first, second);
     };
-    forward(network, points, decode, keep, |_, _| {});
+    forward(network, Wanted::Derivatives, points, decode, keep, |_, _| {});
     for chain in &network.chains {
         push_forward(chain, points, d, tangents, |number, pre, post| {
             let layer = &chain.layers[number - chain.first_layer];
-            layer.push_forward(d, &first[number][..points * layer.outputs], pre, post);
+            layer.push_forward(d, layer.stored(&first[number], points), pre, post);
         });
         let width = chain.outputs();
         let weights = rows.chunks_exact(d + data_dim).map(|row| &row[d + chain.output_offset..][..width]);
@@ -370,7 +371,8 @@ pub(crate) fn adjoint_hessians<T: Scalar>(
         for (k, layer) in chain.layers.iter().enumerate().rev() {
             let (width, number) = (layer.outputs, chain.first_layer + k);
             let adjoint = &mut adjoints[0][..points * width];
-            let (first, second) = (&first[number][..points * width], &mut second[number][..points * width]);
+            let bends = if layer.is_linear() { 0 } else { points * width };
+            let (first, second) = (layer.stored(&first[number], points), &mut second[number][..bends]);
             layer.pull_back_twice(d, &tangents.pre[k], first, second, adjoint, row, out);
             if k > 0 {
                 let [from, to] = &mut *adjoints;

@@ -3,9 +3,10 @@
 //! T_1 = W_1 for every point, U_l = φ'(h_l) ∘ T_l, T_{l+1} = W_{l+1} U_l; the Jacobian is U of the last layer.
 
 use super::activation::Order;
-use super::decode::{DecodeScratch, forward, store};
+use super::decode::{DecodeScratch, Wanted, forward, store};
 use super::network::{Chain, Dense, Network, with_spare_row};
 use super::simd::vectorised;
+use crate::decoder::Geometry;
 use crate::scalar::Scalar;
 
 /// Tangents of a tile of points through one head. Row `p · d + k` belongs to point p and latent direction k.
@@ -90,7 +91,7 @@ pub(crate) struct JacobianScratch<T> {
     tangents: Tangents<T>,
     /// φ' of every layer.
     first: Vec<Vec<T>>,
-    /// f, `[points, D]`.
+    /// f, `[points, D]`, of Gaussian outputs.
     values: Vec<T>,
 }
 
@@ -105,7 +106,8 @@ impl<T: Scalar> JacobianScratch<T> {
     }
 }
 
-/// Jacobians at `latents` `[points, d]`; `output` gets each head with f `[points, D]` and its columns `[points · d, outputs]`.
+/// Jacobians at `latents` `[points, d]`; `output` gets each head with its columns `[points · d, outputs]` and, of Gaussian outputs
+/// alone, f `[points, D]`.
 pub(crate) fn jacobians<T: Scalar>(
     network: &Network<T>,
     latents: &[T],
@@ -121,11 +123,13 @@ pub(crate) fn jacobians<T: Scalar>(
         let first = &mut first[number][..products.len()];
         layer.activate(Order::First, products, first, &mut []);
     };
-    forward(network, points, decode, keep, |chain, outputs| store(network, chain, outputs, values));
+    // Tangents of means and standard deviations are divided by the latter.
+    let wanted = if network.geometry == Geometry::Gaussian { Wanted::Values } else { Wanted::Derivatives };
+    forward(network, wanted, points, decode, keep, |chain, outputs| store(network, chain, outputs, values));
     for chain in &network.chains {
         push_forward(chain, points, d, tangents, |number, pre, post| {
             let layer = &chain.layers[number - chain.first_layer];
-            layer.push_forward(d, &first[number][..points * layer.outputs], pre, post);
+            layer.push_forward(d, layer.stored(&first[number], points), pre, post);
         });
         output(chain, values, &mut tangents.post[..points * d * chain.outputs()]);
     }

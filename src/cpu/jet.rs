@@ -13,7 +13,6 @@
 use super::activation::Order;
 use super::network::{Chain, Dense, Network, with_spare_row};
 use super::simd::vectorised;
-use crate::decoder::Activation;
 use crate::scalar::Scalar;
 
 /// Which derivatives are asked for: along `directions` of them, and along pairs of these.
@@ -82,7 +81,7 @@ pub(crate) fn jets<T: Scalar>(
             let [from, to] = &mut scratch.derivatives;
             layer.forward(points * rows, from, to);
             // Behind a linear output nobody asks for values.
-            if k + 1 < chain.layers.len() || layer.activation != Activation::Identity {
+            if k + 1 < chain.layers.len() || !layer.is_linear() {
                 let [from, to] = &mut scratch.values;
                 layer.forward(points, from, to);
                 bend(layer, points, jet, scratch);
@@ -102,7 +101,7 @@ fn bend<T: Scalar>(layer: &Dense<T>, points: usize, jet: Jet<'_>, scratch: &mut 
     let (values, first) = (&mut values[1][..length], &mut first[..length]);
     let second = if jet.pairs.is_empty() { &mut [][..] } else { &mut second[..length] };
     layer.activate(jet.order(), values, first, second);
-    if layer.activation == Activation::Identity {
+    if layer.is_linear() {
         return;
     }
     let derivatives = &mut derivatives[1][..points * rows * width];

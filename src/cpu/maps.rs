@@ -1,13 +1,12 @@
 //! The differential and its adjoint, J v and Jᵀ w, and inner products ⟨u, v⟩ = (J u)·(J v): one or two rows a point, never all of J.
 
 use super::activation::Order;
-use super::decode::{DecodeScratch, forward, store};
+use super::decode::{DecodeScratch, Wanted, forward, store};
 use super::jet::{Jet, JetScratch, jets};
 use super::model::CpuModel;
 use super::network::{Dense, Network, with_spare_row};
 use super::rows::{chunk, over_finite_rows};
 use super::simd::vectorised;
-use crate::decoder::Activation;
 use crate::scalar::Scalar;
 
 /// Inner products of two tangent vectors u and v.
@@ -188,7 +187,7 @@ fn pull_back<T: Scalar>(
         let first = &mut first[number][..products.len()];
         layer.activate(Order::First, products, first, &mut []);
     };
-    forward(network, points, decode, keep, |_, _| {});
+    forward(network, Wanted::Derivatives, points, decode, keep, |_, _| {});
     for chain in &network.chains {
         let width = chain.outputs();
         let rows = covectors.chunks_exact(network.data_dim).map(|row| &row[chain.output_offset..][..width]);
@@ -196,10 +195,8 @@ fn pull_back<T: Scalar>(
             to.copy_from_slice(from);
         }
         for (k, layer) in chain.layers.iter().enumerate().rev() {
-            if layer.activation != Activation::Identity {
-                let length = points * layer.outputs;
-                layer.pull_back(&first[chain.first_layer + k][..length], &mut adjoints[0][..length]);
-            }
+            let first = layer.stored(&first[chain.first_layer + k], points);
+            layer.pull_back(first, &mut adjoints[0][..points * layer.outputs]);
             let [from, to] = &mut *adjoints;
             layer.backward(points, from, to);
             adjoints.swap(0, 1);

@@ -36,6 +36,16 @@ impl<T: Scalar> Dense<T> {
         }
     }
 
+    /// True where φ is the identity.
+    pub fn is_linear(&self) -> bool {
+        self.activation == Activation::Identity
+    }
+
+    /// φ' of so many points out of what [`Dense::activate`] wrote; nothing where it is 1.
+    pub fn stored<'a>(&self, first: &'a [T], points: usize) -> &'a [T] {
+        if self.is_linear() { &[] } else { &first[..points * self.outputs] }
+    }
+
     /// Adds the bias to the products W a in `pre` `[rows, outputs]`, replaces them by φ, and writes φ' and φ'' as far as `order` asks:
     /// see [`activate`].
     pub fn activate(&self, order: Order, pre: &mut [T], first: &mut [T], second: &mut [T]) {
