@@ -41,7 +41,7 @@ fn every_operation_is_measured() {
     }
     let record = record(&bench, "b.json");
     assert_eq!(
-        (&record["command"], &record["device"], &record["whole"]),
+        (&record["command"], &record["device"], &record["complete"]),
         (&"bench".into(), &"cpu".into(), &true.into())
     );
     assert_eq!((&record["quick"], &record["gpu"]), (&true.into(), &Value::Null));
@@ -182,7 +182,7 @@ fn a_run_that_is_cut_short_leaves_what_was_measured() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.starts_with("b.json: holds what was measured so far\nerror: cancelled"), "{said}");
-    assert_eq!(record(&bench, "b.json")["whole"], false);
+    assert_eq!(record(&bench, "b.json")["complete"], false);
     assert!(measured() >= Some(2));
     assert_eq!(bench.names(), ["b.json"], "no temporary file is left");
 }

@@ -101,7 +101,7 @@ fn measure(
         bar.inc(1);
     }
     bar.finish_and_clear();
-    report.is_whole = true;
+    report.is_complete = true;
     report.save()
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Report<'a> {
     pub figures: Vec<Figure>,
     pub swept: Vec<(Sweep, Vec<(usize, Figure)>)>,
     /// Whether nothing is to come.
-    pub is_whole: bool,
+    pub is_complete: bool,
 }
 
 impl<'a> Report<'a> {
@@ -52,7 +52,7 @@ impl<'a> Report<'a> {
         });
         let (ceilings, figures, swept) = (None, Vec::new(), Vec::new());
         let (machine, path) = (Machine::look(), args.json.clone());
-        Self { plan, machine, asked, path, ceilings, figures, swept, is_whole: false }
+        Self { plan, machine, asked, path, ceilings, figures, swept, is_complete: false }
     }
 
     /// Writes the record to the file that was asked for, if any; there is always a whole one.
@@ -89,7 +89,7 @@ impl<'a> Report<'a> {
             "program": "pullback",
             "version": env!("CARGO_PKG_VERSION"),
             "command": "bench",
-            "whole": self.is_whole,
+            "complete": self.is_complete,
             "device": self.plan.device.label(),
             "device_name": properties.as_ref().map(|gpu| gpu.name.clone()),
             "gpu": properties.as_ref().map(describe),
