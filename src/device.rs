@@ -8,6 +8,8 @@ use std::sync::Arc;
 use crate::cuda::driver::Driver;
 #[cfg(feature = "emulator")]
 use crate::cuda::emulator::{Emulator, EmulatorOptions};
+#[cfg(all(feature = "cuda", feature = "cli"))]
+use crate::cuda::platform::Reached;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 use crate::cuda::platform::{Platform, Properties};
 use crate::decoder::Decoder;
@@ -34,18 +36,27 @@ pub struct DeviceProperties {
     pub clock: u32,
     /// Bytes of memory in all.
     pub memory: u64,
+    /// Highest clock of the memory in MHz; 0 on the emulator.
+    pub memory_clock: u32,
+    /// Width of the memory's bus in bits; 0 on the emulator.
+    pub memory_bus: u32,
+    /// The newest CUDA version that the driver is for, such as (12, 8); (0, 0) on the emulator.
+    pub driver: (u32, u32),
 }
 
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 impl From<&Properties> for DeviceProperties {
     fn from(from: &Properties) -> Self {
-        let Properties { name, compute, multiprocessors, clock, memory, .. } = from;
+        let Properties { name, compute, multiprocessors, clock, memory, memory_clock, memory_bus, driver, .. } = from;
         Self {
             name: name.clone(),
             compute: *compute,
             multiprocessors: *multiprocessors,
             clock: *clock,
             memory: *memory,
+            memory_clock: *memory_clock,
+            memory_bus: *memory_bus,
+            driver: *driver,
         }
     }
 }
@@ -133,6 +144,15 @@ impl Device {
             Kind::Cpu => Ok(None),
             #[cfg(any(feature = "cuda", feature = "emulator"))]
             Kind::Cuda(platform) => platform.free_memory().map(Some),
+        }
+    }
+
+    /// Measures what a GPU reaches at most, quickly or well; `None` for the processor and the emulator.
+    #[cfg(all(feature = "cuda", feature = "cli"))]
+    pub(crate) fn reached(&self, quick: bool) -> Option<Reached> {
+        match &self.0 {
+            Kind::Cpu => None,
+            Kind::Cuda(platform) => platform.reached(quick),
         }
     }
 

@@ -246,20 +246,24 @@ pub(super) struct PrecisionArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// Decoder weights to measure with: a safetensors file with the state_dict of an nn.Sequential [default: the demo's decoder, and
-    /// random ones of common sizes]
+    /// Decoder weights to measure with: a safetensors file with the state_dict of an nn.Sequential; may be given several times [default:
+    /// two built-in decoders of digits, and random ones of common sizes]
     #[arg(long, value_name = "FILE")]
-    pub decoder: Option<PathBuf>,
-    /// What to vary, one after the other: d, width, depth, outputs, segments, curves, or none
+    pub decoder: Vec<PathBuf>,
+    /// What to vary, one after the other: d, width, depth, outputs (metrics of random decoders), segments, curves (geodesics of the
+    /// decoders that are not random), or none
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "d,width,depth,outputs,segments,curves")]
     pub sweep: Vec<SweepChoice>,
-    /// Measurements of everything, of which the median counts
+    /// Measurements of everything, of which the median counts; fewer where one takes more than two seconds
     #[arg(long, value_name = "NUMBER", default_value_t = 7, value_parser = positive)]
     pub repeats: usize,
+    /// Numbers of curves that would take longer are left out of the sweep, by the rate of the last one
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    pub limit: f64,
     /// Tiny sizes, to see that everything runs: the figures mean little
     #[arg(long)]
     pub quick: bool,
-    /// Write all figures, the machine and the options to a file
+    /// Write all figures, the machine and the options as JSON to this file, anew after every measurement; the table is printed all the same
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
     /// Draw the roofline and the sweeps: .png
@@ -271,7 +275,11 @@ pub(super) struct BenchArgs {
     #[command(flatten)]
     pub file: FileArgs,
     #[command(flatten)]
-    pub machine: MachineArgs,
+    pub device: DeviceArgs,
+    /// How a GPU computes products, one or several: float32, tf32x3, tf32, bf16, mixed (see `pullback help geodesics`); the processor has
+    /// float32 alone [default: tf32x3 on a GPU]
+    #[arg(long, value_name = "PRECISIONS", value_delimiter = ',', help_heading = "Machine")]
+    pub precision: Vec<Precision>,
 }
 
 #[derive(Debug, Args)]
@@ -287,6 +295,14 @@ pub(super) struct PlotArgs {
     pub curves: usize,
     #[command(flatten)]
     pub print: PrintArgs,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        Ok(_) => Err("expected at least 0".into()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {

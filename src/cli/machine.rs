@@ -78,13 +78,9 @@ impl Machine {
         let threads = rayon::current_num_threads();
         let mut devices = vec![json!({ "device": "cpu", "threads": threads, "vectors": vectors() })];
         devices.extend(self.gpus.iter().flatten().enumerate().map(|(k, gpu)| {
-            json!({
-                "device": format!("cuda:{k}"),
-                "name": gpu.name,
-                "compute_capability": dotted(gpu.compute),
-                "multiprocessors": gpu.multiprocessors,
-                "memory_bytes": gpu.memory,
-            })
+            let mut device = describe(gpu);
+            device["device"] = json!(format!("cuda:{k}"));
+            device
         }));
         if self.emulator {
             devices.push(json!({ "device": "emulator" }));
@@ -106,19 +102,36 @@ impl Machine {
         record["kernels"] = compilers.kernels.iter().map(|(name, way)| (name.clone(), json!(way))).collect();
     }
 
+    /// The compilers of kernels, on a line; `None` where there is none.
+    pub fn compilers(&self) -> Option<String> {
+        let Compilers { nvcc, nvrtc, .. } = self.compilers.as_ref()?;
+        let nvcc = nvcc.as_ref().ok().map(|embedded| embedded.compiler.clone());
+        let nvrtc = nvrtc.as_ref().ok().map(|(version, _)| format!("NVRTC {version}"));
+        let all: Vec<String> = nvcc.into_iter().chain(nvrtc).collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+
+    /// A GPU, on a line.
+    pub fn line(gpu: &DeviceProperties) -> String {
+        format!(
+            "{}, compute capability {}, {} multiprocessors to {} MHz, {} MiB, {} bits wide to {} MHz, driver for CUDA {}",
+            gpu.name,
+            dotted(gpu.compute),
+            gpu.multiprocessors,
+            gpu.clock,
+            thousands((gpu.memory >> 20) as usize),
+            gpu.memory_bus,
+            gpu.memory_clock,
+            dotted(gpu.driver),
+        )
+    }
+
     pub fn for_people(&self) -> String {
         let mut text = format!("cpu:       {} threads, vectors: {}\n", rayon::current_num_threads(), vectors());
         match &self.gpus {
             Ok(gpus) => {
                 for (k, gpu) in gpus.iter().enumerate() {
-                    text += &format!(
-                        "{:<10} {}, compute capability {}, {} multiprocessors, {} MiB\n",
-                        format!("cuda:{k}:"),
-                        gpu.name,
-                        dotted(gpu.compute),
-                        gpu.multiprocessors,
-                        thousands((gpu.memory >> 20) as usize),
-                    );
+                    text += &format!("{:<10} {}\n", format!("cuda:{k}:"), Self::line(gpu));
                 }
             }
             Err(reason) => text += &format!("cuda:      none: {reason}\n"),
@@ -146,6 +159,20 @@ impl Machine {
         }
         text
     }
+}
+
+/// A GPU, for a record.
+pub(super) fn describe(gpu: &DeviceProperties) -> Value {
+    json!({
+        "name": gpu.name,
+        "compute_capability": dotted(gpu.compute),
+        "multiprocessors": gpu.multiprocessors,
+        "clock_mhz": gpu.clock,
+        "memory_bytes": gpu.memory,
+        "memory_clock_mhz": gpu.memory_clock,
+        "memory_bus_bits": gpu.memory_bus,
+        "driver_cuda_version": dotted(gpu.driver),
+    })
 }
 
 /// How a kernel gets onto the GPU: `by_nvrtc` is the compiler that makes versions for one decoder, where there is one.
@@ -180,5 +207,53 @@ fn vectors() -> &'static str {
         Some("V3") => "AVX2 with FMA",
         Some("Neon" | "NeonFcma") => "NEON",
         _ => "none",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_is_told_on_a_line_and_in_a_record() {
+        let gpu = DeviceProperties {
+            name: "GPU".into(),
+            compute: (9, 0),
+            multiprocessors: 132,
+            clock: 1980,
+            memory: 2 << 30,
+            memory_clock: 3201,
+            memory_bus: 6144,
+            driver: (12, 8),
+        };
+        assert_eq!(
+            Machine::line(&gpu),
+            "GPU, compute capability 9.0, 132 multiprocessors to 1980 MHz, 2,048 MiB, 6144 bits wide to 3201 MHz, \
+             driver for CUDA 12.8"
+        );
+        let expected = json!({
+            "name": "GPU",
+            "compute_capability": "9.0",
+            "multiprocessors": 132,
+            "clock_mhz": 1980,
+            "memory_bytes": 2_147_483_648_u64,
+            "memory_clock_mhz": 3201,
+            "memory_bus_bits": 6144,
+            "driver_cuda_version": "12.8",
+        });
+        assert_eq!(describe(&gpu), expected);
+    }
+
+    #[test]
+    fn compilers_that_are_there_are_named() {
+        let with = |nvcc: Option<&str>, nvrtc: Option<&str>| {
+            let nvcc = nvcc.map(|name| Embedded { compiler: name.into(), targets: Vec::new() }).ok_or("none".into());
+            let nvrtc = nvrtc.map(|version| (version.into(), "libnvrtc.so".into())).ok_or("none".into());
+            let compilers = Compilers { nvcc, nvrtc, cache: None, compute: (9, 0), kernels: Vec::new() };
+            Machine { gpus: Err("none".into()), emulator: false, compilers: Some(compilers) }.compilers()
+        };
+        assert_eq!(with(Some("nvcc 12.8"), Some("12.9")).as_deref(), Some("nvcc 12.8, NVRTC 12.9"));
+        assert_eq!(with(None, Some("12.9")).as_deref(), Some("NVRTC 12.9"));
+        assert_eq!(with(None, None), None);
     }
 }

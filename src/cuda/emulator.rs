@@ -87,9 +87,9 @@ impl Emulator {
             name: "emulator".into(),
             compute: options.compute,
             multiprocessors: options.multiprocessors,
-            clock: 0,
             shared_per_block: SHARED_LIMIT,
             memory: options.memory,
+            ..Properties::default()
         };
         // The address sanitizer knows the bounds and the end of every allocation. A block that is kept, or is larger than what was
         // asked for, would hide an access behind the end of an array or of its life. So nothing is kept where accesses are watched.

@@ -9,6 +9,7 @@
 //! | what is launched on | `network` (weights), `memory` (buffers, streams) with the `pool` that keeps them, `model` with `maps` and `curvature` (many points), `backend` (many curves) |
 //! | what launches | `platform`, the seam; `driver`, an NVIDIA GPU; `emulator`, the processor |
 //! | compiled kernels | `module`, from `sources` by nvcc, or by `nvrtc` through `compile` and its `cache` |
+//! | NVIDIA's libraries | `toolkit`, which finds NVRTC and `cublas` when they are needed |
 
 pub(crate) mod array;
 pub(crate) mod backend;
@@ -19,6 +20,8 @@ mod cholesky;
 #[cfg(feature = "cuda")]
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // a part is for `pullback info` alone
 pub(crate) mod compile;
+#[cfg(all(feature = "cuda", feature = "cli"))]
+mod cublas;
 pub(crate) mod curvature;
 #[cfg(feature = "cust")]
 mod cust;
@@ -54,3 +57,5 @@ mod softmax;
 pub(crate) mod sources;
 mod spectrum;
 mod step;
+#[cfg(feature = "cuda")]
+mod toolkit;

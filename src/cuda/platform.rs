@@ -31,7 +31,7 @@ pub(crate) struct Geometry {
 }
 
 /// What a device is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Properties {
     /// As the vendor calls it.
     pub name: String,
@@ -44,6 +44,33 @@ pub(crate) struct Properties {
     pub shared_per_block: u32,
     /// Bytes in all.
     pub memory: u64,
+    /// Highest clock of the memory in MHz, and the width of its bus in bits; 0 where nobody knows.
+    pub memory_clock: u32,
+    pub memory_bus: u32,
+    /// The newest CUDA version that the driver is for, such as (12, 8); (0, 0) where there is none.
+    pub driver: (u32, u32),
+}
+
+/// What a device was measured to reach at most; what could not be measured is a line that says why.
+#[cfg(all(feature = "cuda", feature = "cli"))]
+#[derive(Clone, Debug)]
+pub(crate) struct Reached {
+    pub operations: Result<Products, String>,
+    /// Bytes per second, read and written ones together, of copies within the device's memory.
+    pub bytes: Result<f64, String>,
+}
+
+/// Operations per second of products of square matrices, by the format of their factors.
+#[cfg(all(feature = "cuda", feature = "cli"))]
+#[derive(Clone, Debug)]
+pub(crate) struct Products {
+    pub float32: f64,
+    pub tf32: f64,
+    pub bf16: f64,
+    /// Rows and columns.
+    pub side: usize,
+    /// The library's path, or its name alone where the loader found it.
+    pub library: String,
 }
 
 /// A device that runs the kernels in `kernels/`.
@@ -56,6 +83,11 @@ pub(crate) trait Platform: fmt::Debug + Send + Sync {
     fn properties(&self) -> &Properties;
     /// Bytes that can still be allocated, once the pool is empty.
     fn free_memory(&self) -> Result<u64>;
+    /// Measures what the device reaches at most, quickly or well; `None` on the emulator, whose times mean nothing.
+    #[cfg(all(feature = "cuda", feature = "cli"))]
+    fn reached(&self, _quick: bool) -> Option<Reached> {
+        None
+    }
     /// Memory that is kept from one call to the next. The platform closes it when it is dropped.
     fn pool(&self) -> &Pool;
 

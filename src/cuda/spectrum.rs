@@ -103,9 +103,8 @@ mod tests {
                 name,
                 compute: (8, 0),
                 multiprocessors: 1,
-                clock: 0,
                 shared_per_block: kib << 10,
-                memory: 0,
+                ..Properties::default()
             };
             (1..400).take_while(|&d| Block::new(&properties, d).is_some()).last()
         };

@@ -84,6 +84,8 @@ Code cuDeviceGetAttribute(int* value, int attribute, int device) {
     case 76: *value = compute % 10; return SUCCESS;
     case 13: *value = 1410000; return SUCCESS;     // clock, kHz
     case 16: *value = 108; return SUCCESS;         // multiprocessors
+    case 36: *value = 1593000; return SUCCESS;     // clock of the memory, kHz
+    case 37: *value = 5120; return SUCCESS;        // width of its bus, bits
     case 97: *value = 163 * 1024; return SUCCESS;  // shared memory of a block, when asked for
     default: *value = 1; return SUCCESS;
     }
@@ -145,6 +147,13 @@ Code cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Object* stream)
     BOUND;
     NEEDS(stream->kind == STREAM);
     memcpy(to, (void*)from, bytes);
+    return SUCCESS;
+}
+Code cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Object* stream) {
+    ENTER;
+    BOUND;
+    NEEDS(stream->kind == STREAM && (to + bytes <= from || from + bytes <= to));
+    memcpy((void*)to, (void*)from, bytes);
     return SUCCESS;
 }
 Code cuMemsetD8Async(uint64_t to, unsigned char byte, size_t bytes, Object* stream) {

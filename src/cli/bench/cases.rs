@@ -1,77 +1,30 @@
-//! What is measured: decoders, and each operation over many points or curves.
+//! What is measured: each operation over many points or curves.
 
 use std::cell::Cell;
 use std::hint::black_box;
 
-use ndarray::{Array1, Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, s};
 use serde_json::{Value, json};
 
-use super::super::demo;
-use super::super::random::Random;
 use super::super::session::go_on;
 use super::super::solve::straight_lines;
-use super::measure::Timing;
+use super::measure::{Timing, Watch};
+use super::subjects::Subject;
 use crate::cost::{Cost, Shape};
-use crate::decoder::{Activation, Decoder, Head, Layer};
+use crate::decoder::Decoder;
+use crate::device::Device;
 use crate::error::Result;
 use crate::geodesic::{Options, Status};
 use crate::model::Model;
+use crate::precision::Precision;
 
 /// Operations that a measurement should take about, on the processor and on a GPU, by which the number of points is chosen.
 const ENOUGH: [f64; 2] = [2e9, 1e12];
 /// Numbers that a result may have.
 const MOST_NUMBERS: usize = 1 << 25;
 const MOST_POINTS: usize = 1 << 17;
-
-/// A decoder and latents of it.
-pub(super) struct Subject {
-    pub name: String,
-    pub decoder: Decoder,
-    pub latents: Array2<f32>,
-}
-
-impl Subject {
-    /// A decoder with its own latents, or drawn from the standard normal law.
-    pub fn new(name: impl Into<String>, decoder: Decoder, latents: Option<Array2<f32>>) -> Self {
-        let latents = latents.unwrap_or_else(|| {
-            let mut random = Random(3);
-            Array2::from_shape_simple_fn((4096, decoder.latent_dim()), || random.normal() as f32)
-        });
-        Self { name: name.into(), decoder, latents }
-    }
-
-    /// Tanh layers of these widths with random weights, and a linear one at the end.
-    pub fn random(widths: &[usize]) -> Result<Self> {
-        let mut random = Random(1);
-        let layers = widths.windows(2).enumerate().map(|(k, pair)| {
-            let (inputs, outputs) = (pair[0], pair[1]);
-            let scale = 1.0 / (inputs as f64).sqrt();
-            Layer {
-                weight: Array2::from_shape_simple_fn((outputs, inputs), || scale * random.normal()),
-                bias: Array1::from_shape_simple_fn(outputs, || 0.1 * random.normal()),
-                activation: if k + 2 < widths.len() { Activation::Tanh } else { Activation::Identity },
-            }
-        });
-        let decoder = Decoder::new(vec![Head::new("decoder", layers.collect())?])?;
-        let name: Vec<String> = widths.iter().map(usize::to_string).collect();
-        Ok(Self::new(name.join("-"), decoder, None))
-    }
-
-    /// Those that are built in, and shapes of common sizes.
-    pub fn all(quick: bool) -> Result<Vec<Self>> {
-        let digits = Self::new("digits-d2-tanh", demo::decoder()?, Some(demo::latents()?));
-        let shapes: &[&[usize]] = if quick { &[&[3, 16, 24]] } else { &[&[8, 256, 256, 784], &[8, 512, 512, 3072]] };
-        let random = shapes.iter().map(|widths| Self::random(widths));
-        std::iter::once(Ok(digits)).chain(random).collect()
-    }
-
-    /// So many rows of the latents, over and over.
-    fn rows(&self, count: usize, from: usize) -> Array2<f32> {
-        let all = self.latents.nrows();
-        // Steps that have no factor in common with most lengths, so that pairs differ.
-        self.latents.select(ndarray::Axis(0), &(0..count).map(|k| (from + k * 7919) % all).collect::<Vec<_>>())
-    }
-}
+/// A device's free memory is looked at when the first curve is finished, and each time that so many more are.
+const LOOK: usize = 8192;
 
 /// One operation over many points or curves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +74,20 @@ impl Operation {
         }
     }
 
+    /// What a model's products are computed in: values, Jacobians and what is made of single rows are in float32 always, and a mixture is of
+    /// geodesics alone.
+    pub fn precision(self, of_model: Precision) -> Precision {
+        match self {
+            Self::Decode | Self::Jacobian | Self::PushForward | Self::PullBack | Self::AdjointHessian => {
+                Precision::Float32
+            }
+            Self::Metric | Self::LogDet | Self::Spectrum | Self::Energy if of_model == Precision::Mixed => {
+                Precision::Tf32x3
+            }
+            _ => of_model,
+        }
+    }
+
     pub fn unit(self) -> &'static str {
         if matches!(self, Self::Energy | Self::Passes | Self::Geodesics) { "curves" } else { "points" }
     }
@@ -156,18 +123,23 @@ impl Operation {
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
+    pub device: &'a Device,
     pub repeats: usize,
     pub quick: bool,
-    pub on_cpu: bool,
     /// False on the emulator: everything is computed, nothing timed.
     pub timed: bool,
+    /// Seconds that a number of curves in a sweep may be expected to take.
+    pub limit: f64,
 }
 
 /// What was measured of one operation.
+#[derive(Clone, Debug)]
 pub(super) struct Figure {
     pub subject: String,
     pub operation: Operation,
+    /// What its products were computed in.
+    pub precision: Precision,
     pub elements: usize,
     pub segments: Option<usize>,
     /// `None` for geodesics on several grids, which cost what each of them takes.
@@ -176,6 +148,10 @@ pub(super) struct Figure {
     pub timing: Option<Timing>,
     /// Of geodesics: passes, converged curves, and the mean energy.
     pub quality: Option<Quality>,
+    /// Of geodesics: bytes of a device's memory that a call takes at most, beside the weights.
+    pub device_bytes: Option<u64>,
+    /// Why it was not measured.
+    pub left_out: Option<String>,
 }
 
 /// How good the geodesics are that were timed.
@@ -192,41 +168,87 @@ impl Figure {
         self.timing.map(|timing| self.elements as f64 / timing.median)
     }
 
-    /// Operations a second; those of the solver's passes alone, at least, in a time that has searches too.
+    /// Seconds by the device's own clock, which transfers do not count to; of the whole call on the processor.
+    fn seconds(&self) -> Option<f64> {
+        let timing = self.timing?;
+        Some(timing.in_kernels.filter(|&seconds| seconds > 0.0).unwrap_or(timing.median))
+    }
+
+    /// Operations a second, in kernels where there is a device; those of the solver's passes alone, at least, in a time that has searches
+    /// too.
     pub fn operations_per_second(&self) -> Option<f64> {
-        self.timing.zip(self.cost).map(|(timing, cost)| cost.operations / timing.median)
+        self.seconds().zip(self.cost).map(|(seconds, cost)| cost.operations / seconds)
     }
 
     pub fn record(&self) -> Value {
-        json!({
+        let mut record = json!({
             "decoder": self.subject,
             "operation": self.operation.name(),
+            "precision": self.precision.name(),
             "elements": self.elements,
             "unit": self.operation.unit(),
             "segments": self.segments,
+        });
+        if let Some(why) = &self.left_out {
+            record["left_out"] = json!(why);
+            return record;
+        }
+        let measured = json!({
             "operations": self.cost.map(|cost| cost.operations),
             "bytes_at_least": self.cost.map(|cost| cost.bytes),
             "timing": self.timing.map(|timing| timing.record()),
             "elements_per_second": self.rate(),
             "operations_per_second": self.operations_per_second(),
+            "device_bytes": self.device_bytes,
             "mean_passes": self.quality.map(|q| q.passes),
             "converged": self.quality.map(|q| q.converged),
             "mean_energy": self.quality.map(|q| q.energy),
-        })
+        });
+        if let (Some(all), Value::Object(measured)) = (record.as_object_mut(), measured) {
+            all.extend(measured);
+        }
+        record
     }
 }
 
-impl Plan {
+impl Plan<'_> {
+    /// Whether tiny sizes are enough.
+    pub fn is_small(&self) -> bool {
+        self.quick || !self.timed
+    }
+
     /// Points or curves to measure with.
     fn elements(&self, operation: Operation, subject: &Subject, segments: usize) -> usize {
-        if self.quick || !self.timed {
+        if self.is_small() {
             return 5;
         }
         let each = operation.cost(&Shape::new(&subject.decoder), 1, segments).operations;
         let passes = if matches!(operation, Operation::Passes | Operation::Geodesics) { 5.0 } else { 1.0 };
-        let enough = ENOUGH[usize::from(!self.on_cpu)] / (each * passes);
+        let enough = ENOUGH[usize::from(!self.device.is_cpu())] / (each * passes);
         let most = MOST_POINTS.min(MOST_NUMBERS / operation.numbers(&subject.decoder, segments));
         (enough as usize).clamp(64, most.max(64))
+    }
+
+    /// A figure that is not measured, and why.
+    pub fn left_out(
+        model: &Model,
+        subject: &Subject,
+        operation: Operation,
+        (segments, elements): (usize, usize),
+        why: String,
+    ) -> Figure {
+        Figure {
+            subject: subject.name.clone(),
+            operation,
+            precision: operation.precision(model.precision()),
+            elements,
+            segments: (operation.unit() == "curves").then_some(segments),
+            cost: None,
+            timing: None,
+            quality: None,
+            device_bytes: None,
+            left_out: Some(why),
+        }
     }
 
     /// Measures one operation; `elements` where their number is not left to the plan.
@@ -243,6 +265,8 @@ impl Plan {
         let coarse_to_fine = operation != Operation::Passes;
         let options = Options { segments, coarse_to_fine, ..Options::default() };
         let (seconds_in_kernels, quality) = (Cell::new(None), Cell::new(None));
+        // Memory is looked at in the first call alone, which is not timed.
+        let (watch, is_first) = (Watch::new(self.device)?, Cell::new(true));
         let width = subject.decoder.data_dim();
         let (others, lines) = match operation {
             Operation::Energy => {
@@ -270,7 +294,14 @@ impl Plan {
                     }
                 }
                 Operation::Passes | Operation::Geodesics => {
-                    let (found, seconds) = model.geodesics_timed(points, others, &options, |_, _| go_on())?;
+                    let is_first = is_first.replace(false);
+                    let progress = |finished: usize, _: usize| {
+                        if is_first && finished % LOOK == 1 {
+                            watch.look();
+                        }
+                        go_on()
+                    };
+                    let (found, seconds) = model.geodesics_timed(points, others, &options, progress)?;
                     if let Some(seconds) = seconds {
                         seconds_in_kernels.set(Some(seconds_in_kernels.get().unwrap_or(0.0) + seconds));
                     }
@@ -298,101 +329,17 @@ impl Plan {
         if let Some(quality) = quality.get() {
             cost.operations *= quality.passes;
         }
-        let cost = (operation != Operation::Geodesics).then_some(cost);
-        let segments = (operation.unit() == "curves").then_some(segments);
-        let name = subject.name.clone();
-        Ok(Figure { subject: name, operation, elements, segments, cost, timing, quality: quality.get() })
-    }
-}
-
-/// One thing that is varied while the others stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Sweep {
-    /// Latents.
-    D,
-    /// Of the hidden layers.
-    Width,
-    /// Hidden layers.
-    Depth,
-    /// D.
-    Outputs,
-    /// N.
-    Segments,
-    /// C.
-    Curves,
-}
-
-impl Sweep {
-    pub const ALL: [Self; 6] = [Self::D, Self::Width, Self::Depth, Self::Outputs, Self::Segments, Self::Curves];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::D => "d",
-            Self::Width => "width",
-            Self::Depth => "depth",
-            Self::Outputs => "outputs",
-            Self::Segments => "segments",
-            Self::Curves => "curves",
-        }
-    }
-
-    /// What an axis of a picture says.
-    pub fn symbol(self) -> &'static str {
-        match self {
-            Self::D => "latents d",
-            Self::Width => "width of hidden layers",
-            Self::Depth => "hidden layers",
-            Self::Outputs => "outputs D",
-            Self::Segments => "segments N",
-            Self::Curves => "curves C",
-        }
-    }
-
-    fn values(self, plan: &Plan) -> &'static [usize] {
-        if plan.quick || !plan.timed {
-            return &[2, 3];
-        }
-        match self {
-            Self::D => &[1, 2, 4, 8, 16, 32],
-            Self::Width => &[32, 64, 128, 256, 512],
-            Self::Depth => &[1, 2, 3, 4],
-            Self::Outputs => &[16, 64, 256, 1024, 4096],
-            Self::Segments => &[8, 16, 32, 64, 128],
-            Self::Curves => &[10, 100, 1_000, 10_000],
-        }
-    }
-
-    /// Figures by value: metrics of random decoders, or geodesics of the built-in one.
-    pub(super) fn measure(self, plan: &Plan, load: impl Fn(&Decoder) -> Result<Model>) -> Result<Vec<(usize, Figure)>> {
-        let curves = matches!(self, Self::Segments | Self::Curves);
-        let digits =
-            if curves { Some(Subject::new("digits-d2-tanh", demo::decoder()?, Some(demo::latents()?))) } else { None };
-        self.values(plan)
-            .iter()
-            .map(|&value| {
-                let figure = if let Some(digits) = &digits {
-                    let (segments, count) = match self {
-                        Self::Segments => (value, if plan.quick || !plan.timed { 3 } else { 256 }),
-                        _ => (if plan.quick || !plan.timed { 4 } else { 32 }, value),
-                    };
-                    let model = load(&digits.decoder)?;
-                    plan.measure(&model, digits, Operation::Geodesics, segments, Some(count))?
-                } else {
-                    let (mut d, mut width, mut depth, mut outputs) = (8, 128, 2, 256);
-                    match self {
-                        Self::D => d = value,
-                        Self::Width => width = value,
-                        Self::Depth => depth = value,
-                        _ => outputs = value,
-                    }
-                    let mut widths = vec![d];
-                    widths.extend(std::iter::repeat_n(width, depth));
-                    widths.push(outputs);
-                    let subject = Subject::random(&widths)?;
-                    plan.measure(&load(&subject.decoder)?, &subject, Operation::Metric, 2, None)?
-                };
-                Ok((value, figure))
-            })
-            .collect()
+        Ok(Figure {
+            subject: subject.name.clone(),
+            operation,
+            precision: operation.precision(model.precision()),
+            elements,
+            segments: (operation.unit() == "curves").then_some(segments),
+            cost: (operation != Operation::Geodesics).then_some(cost),
+            timing,
+            quality: quality.get(),
+            device_bytes: quality.get().and_then(|_| watch.most()),
+            left_out: None,
+        })
     }
 }

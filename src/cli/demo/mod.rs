@@ -56,6 +56,13 @@ pub(super) fn latents() -> Result<Array2<f32>> {
     Ok(Digits::built_in(LATENTS, LABELS)?.latents)
 }
 
+/// The rows of a built-in array of float32 with so many columns.
+pub(super) fn built_in_rows(array: &'static [u8], columns: usize) -> Result<Array2<f32>> {
+    let numbers = array.get(HEADER..).unwrap_or_default();
+    let numbers: Vec<f32> = numbers.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    Array2::from_shape_vec((numbers.len() / columns, columns), numbers).map_err(|e| Error::Decoder(e.to_string()))
+}
+
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let began = Instant::now();
     args.machine.start_threads()?;
@@ -144,12 +151,9 @@ fn random_pairs(images: usize) -> Vec<[usize; 2]> {
 impl Digits {
     /// From the bytes of both arrays.
     fn built_in(latents: &'static [u8], labels: &'static [u8]) -> Result<Self> {
-        let numbers = |bytes: &'static [u8]| bytes.get(HEADER..).unwrap_or_default();
-        let latents: Vec<f32> =
-            numbers(latents).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let labels: Vec<usize> = numbers(labels).chunks_exact(8).map(|b| usize::from(b[0])).collect();
-        let latents = Array2::from_shape_vec((labels.len(), 2), latents).map_err(|e| Error::Decoder(e.to_string()))?;
-        Ok(Self { latents, labels })
+        let labels = labels.get(HEADER..).unwrap_or_default();
+        let labels: Vec<usize> = labels.chunks_exact(8).map(|b| usize::from(b[0])).collect();
+        Ok(Self { latents: built_in_rows(latents, 2)?, labels })
     }
 
     /// Distance of every image from the middle of its class, in units of the class's own spread.

@@ -22,6 +22,12 @@ pub(in crate::cli) struct Mark {
 pub(in crate::cli) struct Series {
     pub x: String,
     pub y: String,
+    pub lines: Vec<Line>,
+}
+
+/// What one decoder or precision takes along a sweep.
+pub(in crate::cli) struct Line {
+    pub name: String,
     pub points: Vec<(f64, f64)>,
 }
 
@@ -30,15 +36,16 @@ const ROOF: (f64, f64) = (1600.0, 900.0);
 const PANEL: (f64, f64) = (533.0, 440.0);
 const COLUMNS: usize = 3;
 
-/// The picture as a PNG file; ceilings are operations and, where it was measured, bytes per second.
+/// The picture as a PNG file, under operations per second by their names, at least one, and bytes per second where they were measured.
 pub(in crate::cli) fn draw_benchmark(
-    ceilings: (f64, Option<f64>),
+    roofs: &[(&str, f64)],
+    bytes: Option<f64>,
     marks: &[Mark],
     series: &[Series],
 ) -> Result<Vec<u8>> {
     let rows = series.len().div_ceil(COLUMNS);
     draw(ROOF.0 as u32, (ROOF.1 + rows as f64 * PANEL.1) as u32, |canvas| {
-        roofline(canvas, ceilings, marks)?;
+        roofline(canvas, roofs, bytes, marks)?;
         for (k, series) in series.iter().enumerate() {
             let corner = ((k % COLUMNS) as f64 * PANEL.0, ROOF.1 + (k / COLUMNS) as f64 * PANEL.1);
             panel(canvas, corner, series)?;
@@ -56,12 +63,14 @@ fn logarithmic(values: impl Iterator<Item = f64>) -> Scale {
     Scale { low, high, logarithmic: true }
 }
 
-fn roofline(canvas: &Canvas<'_>, (operations, bytes): (f64, Option<f64>), marks: &[Mark]) -> Result<()> {
-    let roof = |intensity: f64| bytes.map_or(operations, |bytes| operations.min(intensity * bytes)) * 1e-9;
-    let ridge = bytes.map(|bytes| operations / bytes);
-    let x = logarithmic(marks.iter().map(|mark| mark.intensity).chain(ridge));
-    let low = marks.iter().map(|mark| mark.operations * 1e-9).fold(roof(x.high), f64::min);
-    let y = Scale { low: low / 1.8, high: operations * 1e-9 * 1.8, logarithmic: true };
+fn roofline(canvas: &Canvas<'_>, roofs: &[(&str, f64)], bytes: Option<f64>, marks: &[Mark]) -> Result<()> {
+    let ridge = |operations: f64| bytes.map(|bytes| operations / bytes);
+    let ridges = roofs.iter().filter_map(|&(_, operations)| ridge(operations));
+    let x = logarithmic(marks.iter().map(|mark| mark.intensity).chain(ridges));
+    let rates = || marks.iter().map(|mark| mark.operations).chain(roofs.iter().map(|roof| roof.1));
+    let (low, high) =
+        rates().fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), rate| (low.min(rate), high.max(rate)));
+    let y = Scale { low: low * 1e-9 / 1.8, high: high * 1e-9 * 1.8, logarithmic: true };
     let frame = Frame { left: 160.0, top: 170.0, right: 1130.0, bottom: ROOF.1 - 130.0, x, y };
     canvas.text(
         (60.0, 50.0),
@@ -70,15 +79,18 @@ fn roofline(canvas: &Canvas<'_>, (operations, bytes): (f64, Option<f64>), marks:
     )?;
     frame.grid(canvas)?;
     let pen = Stroke::new(STRAIGHT, 4.0);
-    let at = |intensity: f64| frame.at((intensity, roof(intensity).max(y.low)));
-    // From where the roof leaves the frame's floor.
-    let from = bytes.map_or(x.low, |bytes| (y.low * 1e9 / bytes).clamp(x.low, x.high));
-    let middle = ridge.filter(|ridge| (from..x.high).contains(ridge));
-    let path: Vec<_> = [Some(from), middle, Some(x.high)].into_iter().flatten().map(at).collect();
-    canvas.line(&path, pen)?;
-    let name = format!("{:.0} GFLOP/s", operations * 1e-9);
-    let (_, level) = at(x.high);
-    canvas.text((frame.right - 10.0, level - 24.0), Font::new(25.0, HPos::Right).colour(STRAIGHT), &name)?;
+    for &(name, operations) in roofs {
+        let roof = |intensity: f64| bytes.map_or(operations, |bytes| operations.min(intensity * bytes)) * 1e-9;
+        let at = |intensity: f64| frame.at((intensity, roof(intensity).max(y.low)));
+        // From where the roof leaves the frame's floor.
+        let from = bytes.map_or(x.low, |bytes| (y.low * 1e9 / bytes).clamp(x.low, x.high));
+        let middle = ridge(operations).filter(|ridge| (from..x.high).contains(ridge));
+        let path: Vec<_> = [Some(from), middle, Some(x.high)].into_iter().flatten().map(at).collect();
+        canvas.line(&path, pen)?;
+        let name = format!("{name} {:.0} GFLOP/s", operations * 1e-9);
+        let (_, level) = at(x.high);
+        canvas.text((frame.right - 10.0, level - 24.0), Font::new(25.0, HPos::Right).colour(STRAIGHT), &name)?;
+    }
 
     // Decoders by colour, operations by number.
     let mut names: Vec<&str> = Vec::new();
@@ -93,10 +105,11 @@ fn roofline(canvas: &Canvas<'_>, (operations, bytes): (f64, Option<f64>), marks:
     }
     frame.draw(canvas, "operations per byte, at most", "GFLOP/s")?;
     let mut line = 190.0;
+    let step = (340.0 / groups.len().max(1) as f64).min(42.0);
     for (k, group) in groups.iter().enumerate() {
         canvas.disc((1190.0, line), 13.0, CLASSES[k % CLASSES.len()], 0.9)?;
         canvas.text((1220.0, line), Font::new(25.0, HPos::Left), group)?;
-        line += 42.0;
+        line += step;
     }
     line += 20.0;
     for (k, name) in names.iter().enumerate() {
@@ -116,8 +129,8 @@ fn position<'a>(names: &mut Vec<&'a str>, name: &'a str) -> usize {
 }
 
 fn panel(canvas: &Canvas<'_>, (left, top): (f64, f64), series: &Series) -> Result<()> {
-    let x = logarithmic(series.points.iter().map(|p| p.0));
-    let y = logarithmic(series.points.iter().map(|p| p.1));
+    let points = || series.lines.iter().flat_map(|line| &line.points);
+    let (x, y) = (logarithmic(points().map(|p| p.0)), logarithmic(points().map(|p| p.1)));
     let frame = Frame {
         left: left + 150.0,
         top: top + 30.0,
@@ -127,8 +140,16 @@ fn panel(canvas: &Canvas<'_>, (left, top): (f64, f64), series: &Series) -> Resul
         y,
     };
     frame.grid(canvas)?;
-    let path: Vec<_> = series.points.iter().map(|&point| frame.at(point)).collect();
-    canvas.line(&path, Stroke::new(GREY, 2.5))?;
-    path.iter().try_for_each(|&point| canvas.disc(point, 8.0, GEODESIC, 1.0))?;
+    let is_only = series.lines.len() < 2;
+    for (k, line) in series.lines.iter().enumerate() {
+        let colour = if is_only { GEODESIC } else { CLASSES[k % CLASSES.len()] };
+        let path: Vec<_> = line.points.iter().map(|&point| frame.at(point)).collect();
+        canvas.line(&path, Stroke::new(if is_only { GREY } else { colour }, 2.5))?;
+        path.iter().try_for_each(|&point| canvas.disc(point, if is_only { 8.0 } else { 5.0 }, colour, 1.0))?;
+        if !is_only {
+            let place = (frame.right - 10.0, frame.top + 16.0 + 19.0 * k as f64);
+            canvas.text(place, Font::new(15.0, HPos::Right).colour(colour), &line.name)?;
+        }
+    }
     frame.draw(canvas, &series.x, &series.y)
 }

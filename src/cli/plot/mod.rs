@@ -14,7 +14,7 @@ mod principal;
 mod speed;
 mod strips;
 
-pub(super) use benchmark::{Mark, Series, draw_benchmark};
+pub(super) use benchmark::{Line, Mark, Series, draw_benchmark};
 pub(super) use pair::{Panel, draw_pair};
 pub(super) use plane::Plane;
 pub(super) use speed::{Speed, chord_speeds, draw_speeds};

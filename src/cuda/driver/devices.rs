@@ -20,17 +20,18 @@ const LEAST_COMPUTE: (u32, u32) = (8, 0);
 ///
 /// [`Error::Device`] where there is no driver, an old one, or no device.
 pub(crate) fn devices() -> Result<Vec<Properties>> {
-    (0..count()?).map(properties).collect()
+    let (count, driver) = count()?;
+    (0..count).map(|ordinal| properties(ordinal, driver)).collect()
 }
 
 /// The properties of a device that the kernels run on.
 pub(super) fn usable(ordinal: usize) -> Result<Properties> {
-    let count = count()?;
+    let (count, driver) = count()?;
     if ordinal >= count {
         let message = format!("cuda:{ordinal}: expected 0 to {}: this machine has {count} CUDA device(s)", count - 1);
         return Err(Error::Device(message));
     }
-    let found = properties(ordinal)?;
+    let found = properties(ordinal, driver)?;
     if found.compute < LEAST_COMPUTE {
         let (major, minor) = found.compute;
         return Err(Error::Device(format!(
@@ -41,8 +42,9 @@ pub(super) fn usable(ordinal: usize) -> Result<Properties> {
     Ok(found)
 }
 
-/// How many devices there are, at least one. Also makes the driver ready: no other function of it is called before.
-fn count() -> Result<usize> {
+/// How many devices there are, at least one, and the CUDA version that the driver is for. Also makes the driver ready: no other function
+/// of it is called before.
+fn count() -> Result<(usize, (u32, u32))> {
     let refuse = |message: String| Err(Error::Device(message));
     // SAFETY: loads NVIDIA's driver, whose initialisers ask nothing of their caller.
     if !unsafe { sys::is_culib_present() } {
@@ -56,22 +58,29 @@ fn count() -> Result<usize> {
     }
     // Before anything else: cudarc panics on a function that an old driver does not have.
     if version < OLDEST {
-        let dotted = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
-        let (oldest, found) = (dotted(OLDEST), dotted(version));
+        let dotted = |(major, minor): (u32, u32)| format!("{major}.{minor}");
+        let (oldest, found) = (dotted(parts(OLDEST)), dotted(parts(version)));
         return refuse(format!(
             "the CUDA driver is too old: expected one for CUDA {oldest} or newer, found one for {found}"
         ));
     }
     let none = || refuse("no CUDA device: the driver is there, but shows none".into());
     match result::init().and_then(|()| device::get_count()) {
-        Ok(count) if count > 0 => Ok(usize::try_from(count).unwrap_or(0)),
+        Ok(count) if count > 0 => Ok((usize::try_from(count).unwrap_or(0), parts(version))),
         Ok(_) | Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => none(),
         Err(error) => refuse(format!("the CUDA driver does not start: {}", words(error))),
     }
 }
 
-fn properties(ordinal: usize) -> Result<Properties> {
-    read(ordinal).map_err(|error| Error::Device(format!("cuda:{ordinal}: {}", words(error))))
+/// Major and minor part of a version in the driver's own notation, 12040 for 12.4.
+fn parts(version: i32) -> (u32, u32) {
+    let version = u32::try_from(version).unwrap_or(0);
+    (version / 1000, version % 1000 / 10)
+}
+
+fn properties(ordinal: usize, driver: (u32, u32)) -> Result<Properties> {
+    let found = read(ordinal).map(|found| Properties { driver, ..found });
+    found.map_err(|error| Error::Device(format!("cuda:{ordinal}: {}", words(error))))
 }
 
 fn read(ordinal: usize) -> Result<Properties, DriverError> {
@@ -94,5 +103,8 @@ fn read(ordinal: usize) -> Result<Properties, DriverError> {
         shared_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         // SAFETY: the driver gave the device out.
         memory: unsafe { device::total_mem(device) }? as u64,
+        memory_clock: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)? / 1000,
+        memory_bus: attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?,
+        driver: (0, 0),
     })
 }

@@ -6,11 +6,14 @@
 //! | `context.rs` | the primary context; the driver's results as the crate's errors, and which of them are final |
 //! | `handles.rs` | streams, events and graphs behind numbers |
 //! | `platform.rs` | memory, copies, launches, graphs |
+//! | `reached.rs` | what the device reaches at most, for `pullback bench` |
 
 pub(crate) mod context;
 mod devices;
 mod handles;
 mod platform;
+#[cfg(feature = "cli")]
+mod reached;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 impl Driver {
     /// As [`Context::check`](super::context::Context::check), for calls that report errors of earlier work.
-    fn check_later<T>(&self, what: &str, result: Result<T, DriverError>) -> Result<T> {
+    pub(super) fn check_later<T>(&self, what: &str, result: Result<T, DriverError>) -> Result<T> {
         if result.is_ok() {
             return self.context.check(what, result);
         }
@@ -38,6 +38,11 @@ impl Platform for Driver {
         self.context.enter()?;
         let (free, _) = self.context.check("asking for free memory", result::mem_get_info())?;
         Ok(free as u64 + self.pool.device_bytes())
+    }
+
+    #[cfg(feature = "cli")]
+    fn reached(&self, quick: bool) -> Option<crate::cuda::platform::Reached> {
+        Some(self.measure_reached(quick))
     }
 
     fn pool(&self) -> &Pool {

@@ -24,18 +24,20 @@ struct Fake(PathBuf);
 
 impl Fake {
     fn build(test: &str) -> Option<Self> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_driver/libcuda.c");
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_driver");
         let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
-        if !source.is_file() || Command::new(&compiler).arg("--version").output().is_err() {
+        if !sources.is_dir() || Command::new(&compiler).arg("--version").output().is_err() {
             println!("skipped: no C compiler, or a package without tests/fake_driver");
             return None;
         }
         let folder = env::temp_dir().join(format!("pullback-fake-{test}-{}", process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let output = folder.join("libcuda.so");
-        let built =
-            Command::new(compiler).args(["-shared", "-fPIC", "-Wall", "-o"]).arg(output).arg(source).output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        for name in ["libcuda", "libcublas"] {
+            let (output, source) = (folder.join(format!("{name}.so")), sources.join(format!("{name}.c")));
+            let mut command = Command::new(&compiler);
+            let built = command.args(["-shared", "-fPIC", "-Wall", "-o"]).arg(output).arg(source).output().unwrap();
+            assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        }
         Some(Self(folder))
     }
 
@@ -71,6 +73,8 @@ fn child() {
         "modules" => modules(),
         "tour" => tour(),
         "pool" => pool(),
+        #[cfg(feature = "cli")]
+        "reached" => reached(),
         other => panic!("{other}"),
     };
     println!("\nRESULT {}", found.unwrap_or_else(|error| error.to_string()));
@@ -230,6 +234,50 @@ fn pool() -> Result<String> {
     Ok(format!("{}, {} objects left", calls.join(", "), count("fake_live")))
 }
 
+/// What the device reaches where everything takes half a millisecond.
+#[cfg(feature = "cli")]
+fn reached() -> Result<String> {
+    let driver = open(0)?;
+    let found = driver.reached(true).expect("a device with times");
+    drop(driver);
+    let products = found.operations.map(|found| {
+        let rates = [found.float32, found.tf32, found.bf16].map(|rate| format!("{:.0}", rate * 1e-9));
+        format!("{} at {} by {}", rates.join(", "), found.side, found.library.rsplit('/').next().unwrap_or(""))
+    });
+    let copies = found.bytes.map_or_else(|reason| reason, |rate| format!("{:.0}", rate * 1e-6));
+    Ok(format!("{} | {copies} | {} objects left", products.unwrap_or_else(|reason| reason), count("fake_live")))
+}
+
+/// Rates follow from sizes, which follow from free memory; what cannot be measured says why, and the rest is measured all the same.
+#[cfg(feature = "cli")]
+#[test]
+fn what_a_device_reaches_is_measured_or_says_why_not() {
+    let Some(fake) = Fake::build("reached") else { return };
+    let folder = fake.0.display().to_string();
+    let run = |memory: u32, cublas: &str, fail: &str| {
+        let memory = (memory << 20).to_string();
+        let (driver, blas) = if fail.starts_with("cublas") { ("", fail) } else { (fail, "") };
+        let failures = [("FAKE_CUDA_FAIL", driver), ("FAKE_CUBLAS_FAIL", blas)];
+        let settings = [("FAKE_CUDA_MEMORY", memory.as_str()), ("PULLBACK_CUBLAS", cublas)];
+        fake.run("reached", &[settings, failures].concat())
+    };
+    // 2 · 1024³ operations and 2 · 16 MiB in half a millisecond.
+    assert_eq!(run(64, &folder, ""), "4295, 4295, 4295 at 1024 by libcublas.so | 67109 | 0 objects left");
+    assert_eq!(run(16, &folder, ""), "537, 537, 537 at 512 by libcublas.so | 16777 | 0 objects left");
+    let products = "cuda:0, products of matrices: ";
+    for (cublas, fail, expected) in [
+        ("none", "", "no cuBLAS (PULLBACK_CUBLAS=none)"),
+        ("/nowhere", "", "PULLBACK_CUBLAS: /nowhere: expected cuBLAS's library or its folder"),
+        (&folder, "cublasCreate_v2:3", "cublasCreate: cuBLAS error 3"),
+        (&folder, "cublasGemmEx:13", "cublasGemmEx: cuBLAS error 13"),
+    ] {
+        assert_eq!(run(64, cublas, fail), format!("{products}{expected} | 67109 | 0 objects left"), "{cublas} {fail}");
+    }
+    let failing = run(64, &folder, "cuMemcpyDtoDAsync_v2:1");
+    let words = "cuda:0, copying on the device: an error (CUDA_ERROR_INVALID_VALUE)";
+    assert_eq!(failing, format!("{words} | {words} | 0 objects left"));
+}
+
 /// The second call of each kind makes nothing anew, unless nothing is to be kept; nothing is left at the end either way.
 #[test]
 fn memory_is_kept_from_call_to_call() {
@@ -250,6 +298,7 @@ fn every_function_of_the_platform_works() {
     );
     let found = fake.run("devices", &[("FAKE_CUDA_DEVICES", "2"), ("FAKE_CUDA_COMPUTE", "75")]);
     assert!(found.contains("name: \"Fake 1\", compute: (7, 5), multiprocessors: 108"), "{found}");
+    assert!(found.contains("memory_clock: 1593, memory_bus: 5120, driver: (12, 4)"), "{found}");
 }
 
 #[test]

@@ -37,7 +37,8 @@ fn blocks_find_room_in_shared_memory() {
         for ((architecture, compute, kib), expected) in MACHINES.into_iter().zip(expected) {
             let shared_per_block = kib << 10;
             let name = architecture.to_owned();
-            let properties = Properties { name, compute, multiprocessors: 1, clock: 0, shared_per_block, memory: 0 };
+            let properties =
+                Properties { name, compute, multiprocessors: 1, shared_per_block, ..Properties::default() };
             let host = network(widths);
             let shape = Shape::new(&host, Precision::Tf32x3, &properties).unwrap().general();
             let (mut network, _, layers) = parameters(&shape, &host);
@@ -69,7 +70,7 @@ fn a_decoders_own_kernels_compile() {
         MACHINES.into_iter().zip([Precision::Tf32, Precision::Mixed, Precision::Bf16])
     {
         let (name, shared_per_block) = (architecture.to_owned(), kib << 10);
-        let properties = Properties { name, compute, multiprocessors: 1, clock: 0, shared_per_block, memory: 0 };
+        let properties = Properties { name, compute, multiprocessors: 1, shared_per_block, ..Properties::default() };
         let shape = Shape::new(&network([8, 128, 128, 64]), precision, &properties).unwrap();
         let code = compiler.compile(architecture, &shape.instances()).unwrap_or_else(|error| panic!("{error}"));
         for name in [shape.name("solve", shape.precision), shape.name("over_points", shape.of_points())] {
