@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use fixtures::{NAMES, Random, cast, decoder};
 use ndarray::{Array2, s};
 use pullback::cost::{Cost, Shape};
-use pullback::{Activation, Decoder};
+use pullback::{Activation, Decoder, Options};
 use rates::{Bench, Rates, device, in_kernels};
 
 const POINTS: usize = 8192;
@@ -63,6 +63,14 @@ fn bench(criterion: &mut Criterion, name: &str, decoder: &Decoder) {
         drop(black_box(model.geodesic_acceleration(few, few).unwrap()));
     });
     run("energy", "curves", 64, Some(shape.energy(1, 32)), &|| drop(black_box(model.energy(curves.view()).unwrap())));
+    if device.is_cpu() {
+        let (starts, ends, options) = (curves.slice(s![.., 0, ..]), curves.slice(s![.., 32, ..]), Options::default());
+        for (name, newton) in [("linearise", false), ("linearise_newton", true)] {
+            run(name, "curves", 64, Some(shape.linearise(1, 32, newton)), &|| {
+                black_box(model.pass(starts, ends, &options, newton).unwrap());
+            });
+        }
+    }
 }
 
 criterion_group!(benches, operations);

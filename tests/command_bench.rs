@@ -9,7 +9,8 @@ use std::fs;
 use command_line::{Bench, fixture};
 use serde_json::Value;
 
-const OPERATIONS: [&str; 11] = [
+/// On the processor.
+const OPERATIONS: [&str; 13] = [
     "decode",
     "jacobian",
     "metric",
@@ -19,6 +20,8 @@ const OPERATIONS: [&str; 11] = [
     "log_det",
     "spectrum",
     "energy",
+    "linearise",
+    "linearise_newton",
     "solver_passes",
     "geodesics",
 ];
@@ -70,9 +73,10 @@ fn every_operation_is_measured() {
             assert!((number(&figure["operations_per_second"]) / operations - 1.0).abs() < 1e-9, "{name}");
             assert!(number(&figure["share_of_ceiling"]) > 0.0);
         }
-        let of_curves = ["energy", "solver_passes", "geodesics"].contains(name);
+        let solves = ["solver_passes", "geodesics"].contains(name);
+        let of_curves = solves || ["energy", "linearise", "linearise_newton"].contains(name);
         assert_eq!(figure["unit"], if of_curves { "curves" } else { "points" });
-        assert_eq!(figure["mean_passes"].is_number(), of_curves && *name != "energy");
+        assert_eq!(figure["mean_passes"].is_number(), solves);
     }
     for (name, sweep) in record["sweeps"].as_object().expect("sweeps") {
         let values: Vec<u64> =

@@ -38,13 +38,17 @@ pub(super) enum Operation {
     LogDet,
     Spectrum,
     Energy,
+    /// One pass of the solver, by the Gauss–Newton matrix; on the processor alone, as devices compute no pass by itself.
+    Linearise,
+    /// The same by the full Hessian.
+    LineariseNewton,
     /// Geodesics on one grid, whose passes are alike and can be counted.
     Passes,
     Geodesics,
 }
 
 impl Operation {
-    pub const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Decode,
         Self::Jacobian,
         Self::Metric,
@@ -54,9 +58,19 @@ impl Operation {
         Self::LogDet,
         Self::Spectrum,
         Self::Energy,
+        Self::Linearise,
+        Self::LineariseNewton,
         Self::Passes,
         Self::Geodesics,
     ];
+
+    /// Those that a device computes by themselves.
+    pub fn all_on(device: &Device) -> impl Iterator<Item = Self> {
+        let on_cpu = device.is_cpu();
+        Self::ALL
+            .into_iter()
+            .filter(move |&operation| on_cpu || !matches!(operation, Self::Linearise | Self::LineariseNewton))
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -69,6 +83,8 @@ impl Operation {
             Self::LogDet => "log_det",
             Self::Spectrum => "spectrum",
             Self::Energy => "energy",
+            Self::Linearise => "linearise",
+            Self::LineariseNewton => "linearise_newton",
             Self::Passes => "solver_passes",
             Self::Geodesics => "geodesics",
         }
@@ -88,8 +104,12 @@ impl Operation {
         }
     }
 
+    fn is_of_curves(self) -> bool {
+        matches!(self, Self::Energy | Self::Linearise | Self::LineariseNewton | Self::Passes | Self::Geodesics)
+    }
+
     pub fn unit(self) -> &'static str {
-        if matches!(self, Self::Energy | Self::Passes | Self::Geodesics) { "curves" } else { "points" }
+        if self.is_of_curves() { "curves" } else { "points" }
     }
 
     /// Of so many elements; of geodesics, one pass of the solver on the last grid, at least: Newton's steps take more.
@@ -104,7 +124,8 @@ impl Operation {
             Self::LogDet => shape.log_det(elements),
             Self::Spectrum => shape.spectrum(elements),
             Self::Energy => shape.energy(elements, segments),
-            Self::Passes | Self::Geodesics => shape.linearise(elements, segments, false),
+            Self::Linearise | Self::Passes | Self::Geodesics => shape.linearise(elements, segments, false),
+            Self::LineariseNewton => shape.linearise(elements, segments, true),
         }
     }
 
@@ -116,7 +137,7 @@ impl Operation {
             Self::Jacobian => d * width,
             Self::Metric | Self::LogDet | Self::Spectrum => d * d,
             Self::AdjointHessian => d * d + width,
-            Self::Energy | Self::Passes | Self::Geodesics => (segments + 1) * d,
+            _ => (segments + 1) * d,
         }
     }
 }
@@ -273,8 +294,9 @@ impl Plan<'_> {
                 let ends = subject.rows(elements, 1);
                 (Array2::zeros((0, 0)), Some(straight_lines(z.view(), ends.view(), segments)))
             }
-            Operation::Passes | Operation::Geodesics | Operation::PushForward => (subject.rows(elements, 1), None),
+            Operation::PushForward => (subject.rows(elements, 1), None),
             Operation::PullBack | Operation::AdjointHessian => (Array2::ones((elements, width)), None),
+            _ if operation.is_of_curves() => (subject.rows(elements, 1), None),
             _ => (Array2::zeros((0, 0)), None),
         };
         let (points, others): (ArrayView2<'_, f32>, ArrayView2<'_, f32>) = (z.view(), others.slice(s![.., ..]));
@@ -292,6 +314,10 @@ impl Plan<'_> {
                     if let Some(lines) = &lines {
                         drop(black_box(model.energy(lines.view())?));
                     }
+                }
+                Operation::Linearise | Operation::LineariseNewton => {
+                    let newton = operation == Operation::LineariseNewton;
+                    black_box(model.pass(points, others, &options, newton)?);
                 }
                 Operation::Passes | Operation::Geodesics => {
                     let is_first = is_first.replace(false);

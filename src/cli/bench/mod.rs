@@ -67,7 +67,7 @@ fn measure(
     report: &mut Report<'_>,
 ) -> Result<()> {
     let sweeps: Vec<Sweep> = args.sweep.iter().copied().filter_map(SweepChoice::sweep).collect();
-    let operations = subjects.len() * models.machines.len() * Operation::ALL.len();
+    let operations = subjects.len() * models.machines.len() * Operation::all_on(plan.device).count();
     let bar = models.print.progress(1 + operations + sweeps.len(), "measurements");
     report.ceilings = plan.timed.then(|| Ceilings::measure(plan.device, plan.quick)).flatten();
     report.save()?;
@@ -76,7 +76,7 @@ fn measure(
     for subject in subjects {
         let mut done = Vec::new();
         models.each(&subject.decoder, |model| {
-            for operation in Operation::ALL {
+            for operation in Operation::all_on(plan.device) {
                 check_interrupt(report.figures.len(), operations)?;
                 let case = (operation, operation.precision(model.precision()));
                 if !done.contains(&case) {
