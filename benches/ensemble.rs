@@ -4,8 +4,8 @@
 //!     cargo bench --bench ensemble -- [--pairs 8778] [--segments 1999] [--json FILE]
 //!
 //! The decoders are those of `fixtures/digits-d2-ensemble` with the first 50 of their outputs; the centres are 133 of its latents. Prints
-//! seconds, curves per second, memory of the results, and how the curves ended. Without `--pairs` 64 pairs spread over all of them are
-//! solved: time goes with the number of pairs, as each is solved by itself. `PULLBACK_BENCH_DEVICE` names the device.
+//! seconds, curves per second, the most memory that was taken, and how the curves ended. Without `--pairs` 64 pairs spread over all of them are
+//! solved: time goes with the number of pairs, as each is solved by itself. `PULLBACK_BENCH_DEVICE` names the device. `benches/peers/ensemble_adam.py` does Adam's steps for the same pairs.
 
 #[path = "../tests/fixtures/mod.rs"]
 mod fixtures;
@@ -59,7 +59,9 @@ fn main() {
         "pairs": chosen.len(),
         "points": segments + 1,
         "seconds": seconds,
+        "seconds_per_curve": seconds / chosen.len() as f64,
         "curves_per_second": chosen.len() as f64 / seconds,
+        "host_peak_bytes": peak_memory(),
         "all_pairs_hours": all.len() as f64 * seconds / chosen.len() as f64 / 3600.0,
         "mean_passes": passes,
         "mean_energy": found.energy.iter().map(|&e| f64::from(e)).sum::<f64>() / found.len() as f64,
@@ -70,6 +72,13 @@ fn main() {
         std::fs::write(file, format!("{text}\n")).expect("written");
     }
     println!("{text}");
+}
+
+/// The most memory that this process has had, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
 
 /// The members of the fixture with the first outputs alone.
