@@ -4,8 +4,9 @@
 //!     cargo bench --bench ensemble -- [--pairs 8778] [--segments 1999] [--json FILE]
 //!
 //! The decoders are those of `fixtures/digits-d2-ensemble` with the first 50 of their outputs; the centres are 133 of its latents. Prints
-//! seconds, curves per second, the most memory that was taken, and how the curves ended. Without `--pairs` 64 pairs spread over all of them are
-//! solved: time goes with the number of pairs, as each is solved by itself. `PULLBACK_BENCH_DEVICE` names the device. `benches/peers/ensemble_adam.py` does Adam's steps for the same pairs.
+//! seconds, curves per second, the most memory that was taken, and how the curves ended. Without `--pairs` 64 pairs spread over all of
+//! them are solved: time goes with the number of pairs, as each is solved by itself. `PULLBACK_BENCH_DEVICE` names the device.
+//! `benches/peers/ensemble_adam.py` does Adam's steps for the same pairs.
 
 #[path = "../tests/fixtures/mod.rs"]
 mod fixtures;
