@@ -60,7 +60,7 @@ struct Network {
 impl Network {
     fn new(decoder: &Decoder) -> Self {
         let layers = || decoder.heads().iter().flat_map(|head| head.layers());
-        let product = |layer: &Layer| 2.0 * (layer.inputs() * layer.outputs()) as f64;
+        let product = |layer: &Layer| 2.0 * multiplications(layer);
         let ends = decoder.heads().iter().filter_map(|head| head.layers().last());
         let ends = ends.filter(|layer| layer.activation == Activation::Identity);
         let behind_first = decoder.heads().iter().flat_map(|head| head.layers().iter().skip(1));
@@ -78,6 +78,13 @@ impl Network {
     fn slopes(&self) -> f64 {
         self.value - self.linear_end
     }
+}
+
+/// Of one row with a layer's weights, but for zeros below the diagonal.
+fn multiplications(layer: &Layer) -> f64 {
+    let (inputs, outputs) = (layer.inputs() as f64, layer.outputs() as f64);
+    let zeros = if layer.is_triangular() { 0.5 * outputs * (outputs - 1.0) } else { 0.0 };
+    inputs * outputs - zeros
 }
 
 /// A decoder's sizes, by which operations are counted; numbers of four bytes.
@@ -185,7 +192,7 @@ mod tests {
     use super::*;
     use crate::decoder::Head;
 
-    /// R² → R³ → R⁵, which is compressed to four outputs.
+    /// R² → R³ → R⁵, which is compressed to three outputs.
     fn shape() -> Shape {
         let layer = |inputs: usize, outputs: usize, activation| Layer {
             weight: Array2::from_shape_fn((outputs, inputs), |(i, j)| ((i * 7 + j * 3) % 5) as f64 - 1.7),
@@ -207,8 +214,9 @@ mod tests {
         assert_eq!(shape.pull_back(1).operations, 12.0 + 42.0);
         assert_eq!(shape.adjoint_hessian(1).operations, 12.0 + 3.0 * 30.0 + 6.0 * 3.0);
         let outputs = shape.compressed.outputs;
-        assert!(outputs <= 4.0, "compressed to {outputs} outputs");
-        let metric = 12.0 + 2.0 * 6.0 * outputs + 6.0 * outputs;
+        assert_eq!(outputs, 3.0, "compressed");
+        // R is triangular: 3 + 2 + 1 weights that are not zero.
+        let metric = 12.0 + 2.0 * 12.0 + 6.0 * outputs;
         assert_eq!(shape.metric(1).operations, metric);
         assert!((shape.log_det(1).operations - metric - 8.0 / 3.0).abs() < 1e-12);
     }

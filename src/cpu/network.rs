@@ -1,6 +1,9 @@
 //! A decoder's weights in the precision and layout of the CPU path, and the products with them.
 
+use std::ops::Range;
+
 use faer::linalg::matmul::matmul;
+use faer::reborrow::ReborrowMut;
 use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::Array1;
 
@@ -12,6 +15,9 @@ use super::{gram, softmax};
 use crate::decoder::{Activation, Decoder, Geometry, Head, Layer};
 use crate::scalar::Scalar;
 
+/// Columns of a product with a triangular matrix that are computed together: narrower ones leave out more zeros, wider ones go faster.
+const TRIANGLE_BLOCK: usize = 32;
+
 /// One linear layer with its activation.
 pub(crate) struct Dense<T> {
     /// `[outputs, inputs]`, row-major.
@@ -20,6 +26,8 @@ pub(crate) struct Dense<T> {
     pub inputs: usize,
     pub outputs: usize,
     pub activation: Activation,
+    /// W is zero below its diagonal, so that products with it are half the work.
+    is_triangular: bool,
     /// Multiplied into φ, `[outputs]`; empty for 1.
     pub scale: Vec<T>,
 }
@@ -33,6 +41,7 @@ impl<T: Scalar> Dense<T> {
             inputs: layer.inputs(),
             outputs: layer.outputs(),
             activation: layer.activation,
+            is_triangular: layer.is_triangular(),
         }
     }
 
@@ -116,14 +125,24 @@ impl<T: Scalar> Dense<T> {
 
     /// `output[r] = W · input[r]` for every row: `[rows, inputs]` to `[rows, outputs]`.
     pub fn forward(&self, rows: usize, input: &[T], output: &mut [T]) {
-        let weight = MatRef::from_row_major_slice(&self.weight, self.outputs, self.inputs);
-        product(rows, input, weight.transpose(), output);
+        let inner = |block: &Range<usize>| if self.is_triangular { block.start..self.inputs } else { 0..self.inputs };
+        product(rows, input, self.matrix().transpose(), output, self.block(), inner);
     }
 
     /// `output[r] = Wᵀ · input[r]` for every row: `[rows, outputs]` to `[rows, inputs]`.
     pub fn backward(&self, rows: usize, input: &[T], output: &mut [T]) {
-        let weight = MatRef::from_row_major_slice(&self.weight, self.outputs, self.inputs);
-        product(rows, input, weight, output);
+        let inner =
+            |block: &Range<usize>| if self.is_triangular { 0..block.end.min(self.outputs) } else { 0..self.outputs };
+        product(rows, input, self.matrix(), output, self.block(), inner);
+    }
+
+    fn matrix(&self) -> MatRef<'_, T> {
+        MatRef::from_row_major_slice(&self.weight, self.outputs, self.inputs)
+    }
+
+    /// Columns of a product that are computed together.
+    fn block(&self) -> usize {
+        if self.is_triangular { TRIANGLE_BLOCK } else { usize::MAX }
     }
 }
 
@@ -146,21 +165,35 @@ fn multiply_rows<T: Scalar>(out: &mut [T], by: &[T]) {
     }
 }
 
-/// `output = input · matrix`, rows of the slices being rows of the matrices.
+/// `output = input · matrix`, rows of the slices being rows of the matrices, in blocks of so many columns at most; `inner` tells the rows of
+/// the matrix that are not zero in a block.
 ///
 /// Each row's bits depend on that row alone, except that a product of a single row sums in another order: buffers have a
 /// spare row (see [`with_spare_row`]), so that it is never taken alone.
-fn product<T: Scalar>(rows: usize, input: &[T], matrix: MatRef<'_, T>, output: &mut [T]) {
+fn product<T: Scalar>(
+    rows: usize,
+    input: &[T],
+    matrix: MatRef<'_, T>,
+    output: &mut [T],
+    block: usize,
+    inner: impl Fn(&Range<usize>) -> Range<usize>,
+) {
     let rows = rows.max(2);
-    let (inner, outer) = (matrix.nrows(), matrix.ncols());
-    matmul(
-        MatMut::from_row_major_slice_mut(&mut output[..rows * outer], rows, outer),
-        Accum::Replace,
-        MatRef::from_row_major_slice(&input[..rows * inner], rows, inner),
-        matrix,
-        T::ONE,
-        Par::Seq,
-    );
+    let (from, to) = (matrix.nrows(), matrix.ncols());
+    let input = MatRef::from_row_major_slice(&input[..rows * from], rows, from);
+    let mut output = MatMut::from_row_major_slice_mut(&mut output[..rows * to], rows, to);
+    for first in (0..to).step_by(block) {
+        let columns = first..to.min(first.saturating_add(block));
+        let inner = inner(&columns);
+        matmul(
+            output.rb_mut().subcols_mut(columns.start, columns.len()),
+            Accum::Replace,
+            input.subcols(inner.start, inner.len()),
+            matrix.submatrix(inner.start, columns.start, inner.len(), columns.len()),
+            T::ONE,
+            Par::Seq,
+        );
+    }
 }
 
 /// Zeros for `rows` rows of `width` numbers, and one row more than asked for.

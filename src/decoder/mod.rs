@@ -40,6 +40,11 @@ impl Layer {
     pub fn outputs(&self) -> usize {
         self.weight.nrows()
     }
+
+    /// True where W is zero below its diagonal, as behind [`Decoder::compressed`].
+    pub(crate) fn is_triangular(&self) -> bool {
+        self.outputs() <= self.inputs() && self.weight.indexed_iter().all(|((i, j), &w)| i <= j || w == 0.0)
+    }
 }
 
 /// One chain of layers from the latent space to a part of the data space.
