@@ -285,3 +285,42 @@ impl<T: Scalar> Network<T> {
         self.chains.iter().flat_map(|chain| &chain.layers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+
+    /// Products that leave zeros out are those of the whole matrix, in both directions.
+    #[test]
+    fn products_with_a_triangular_layer() {
+        const ROWS: usize = 5;
+        for (outputs, inputs) in [(70, 90), (64, 64), (33, 40), (1, 3)] {
+            let weight = |i: usize, j: usize| if i <= j { ((i * 31 + j * 17) % 23) as f64 - 11.3 } else { 0.0 };
+            let layer = Layer {
+                weight: Array2::from_shape_fn((outputs, inputs), |(i, j)| weight(i, j)),
+                bias: Array1::zeros(outputs),
+                activation: Activation::Identity,
+            };
+            let dense = Dense::<f64>::new(&layer, None);
+            assert!(dense.is_triangular);
+            let number = |k: usize| (k as f64 * 0.7).sin();
+            let (from, to): (Vec<f64>, Vec<f64>) =
+                ((0..ROWS * inputs).map(number).collect(), (0..ROWS * outputs).map(number).collect());
+            let (mut forward, mut backward) = (vec![f64::NAN; to.len()], vec![f64::NAN; from.len()]);
+            dense.forward(ROWS, &from, &mut forward);
+            dense.backward(ROWS, &to, &mut backward);
+            for row in 0..ROWS {
+                for i in 0..outputs {
+                    let expected: f64 = (0..inputs).map(|j| weight(i, j) * from[row * inputs + j]).sum();
+                    assert!((forward[row * outputs + i] - expected).abs() < 1e-10, "{outputs} × {inputs}: output {i}");
+                }
+                for j in 0..inputs {
+                    let expected: f64 = (0..outputs).map(|i| weight(i, j) * to[row * outputs + i]).sum();
+                    assert!((backward[row * inputs + j] - expected).abs() < 1e-10, "{outputs} × {inputs}: input {j}");
+                }
+            }
+        }
+    }
+}
