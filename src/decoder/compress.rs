@@ -6,9 +6,9 @@ use ndarray::{Array1, Array2};
 use super::{Activation, Decoder, Geometry, Head, Layer};
 
 impl Decoder {
-    /// The same geometry with fewer outputs, and fewer weights: f up to a rigid motion of the data space.
+    /// The same geometry with fewer outputs: f up to a rigid motion of the data space.
     ///
-    /// A head that ends in a linear layer f = W a + b with W `[D, h]` gets the factor R `[min(D, h), h]` of the thin QR
+    /// A head that ends in a linear layer f = W a + b with W `[D, h]`, D > h, gets the h×h factor R of the thin QR
     /// decomposition W = QR in place of W, and no bias; below its diagonal R is zero. Q has orthonormal columns, so metrics, energies,
     /// lengths and geodesics are unchanged, whatever D is; decoded values are not. Other heads stay as they are, and so do the members of an ensemble
     /// and heads whose outputs are parameters of a Gaussian: their data space is not turned without turning the others'.
@@ -40,14 +40,15 @@ fn compress(head: &Head) -> Head {
     let mut head = head.clone();
     if let Some(last) = head.layers.last_mut()
         && last.activation == Activation::Identity
+        && last.outputs() > last.inputs()
     {
         let weight = Mat::from_fn(last.outputs(), last.inputs(), |i, j| last.weight[[i, j]]);
         let qr = weight.qr();
         let r = qr.thin_R();
-        let (rows, h) = (last.outputs().min(last.inputs()), last.inputs());
+        let h = last.inputs();
         *last = Layer {
-            weight: Array2::from_shape_fn((rows, h), |(i, j)| if i <= j { r[(i, j)] } else { 0.0 }),
-            bias: Array1::zeros(rows),
+            weight: Array2::from_shape_fn((h, h), |(i, j)| if i <= j { r[(i, j)] } else { 0.0 }),
+            bias: Array1::zeros(h),
             activation: Activation::Identity,
         };
     }
